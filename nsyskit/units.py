@@ -1,0 +1,65 @@
+"""Humans' units, and the only place that knows them. Everywhere else: ns, bytes, counts, shares in 0 to 1."""
+
+from __future__ import annotations
+
+import re
+
+from nsyskit.errors import UsageError
+
+_TIME_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_DURATION = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(ns|us|µs|ms|s)?")
+
+
+def human_ns(value_ns: float) -> str:
+    """A duration with three significant figures or more: ``999 ns``, ``1.24 µs``, ``18.8 s``."""
+    magnitude = abs(value_ns)
+    for unit, factor in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if magnitude >= factor * 0.9995:
+            return f"{value_ns / factor:.{_decimals(magnitude / factor)}f} {unit}"
+    return f"{value_ns:.0f} ns"
+
+
+def human_bytes(value: float) -> str:
+    """A size in powers of ten, as nsys prints sizes: ``64 B``, ``1.23 kB``, ``402 MB``."""
+    magnitude = abs(value)
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if magnitude >= factor * 0.9995:
+            return f"{value / factor:.{_decimals(magnitude / factor)}f} {unit}"
+    return f"{value:.0f} B"
+
+
+def human_count(value: int) -> str:
+    """A count with thin groups of three: ``1,055,137``."""
+    return f"{value:,}"
+
+
+def human_share(share: float | None) -> str:
+    """A share of 0 to 1 as a percentage with one decimal; an absent share as a dash."""
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def parse_duration_ns(text: str) -> tuple[int, bool]:
+    """Read ``12.5ms`` or ``+3s`` into exact nanoseconds and whether it carried a plus sign.
+
+    A bare number is nanoseconds. Fractions of a nanosecond are refused rather than rounded.
+
+    Raises:
+        UsageError: the text is no duration.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is not a time", hint="write a number with ns, us, ms or s, such as 12.5ms")
+    sign, whole, fraction, unit = match.groups()
+    factor = _TIME_NS[unit or "ns"]
+    digits = fraction or ""
+    numerator = int(whole + digits) * factor
+    value, rest = divmod(numerator, 10 ** len(digits))
+    if rest:
+        raise UsageError(f"{text!r} is finer than a nanosecond", hint="give at most nanoseconds")
+    return (-value if sign == "-" else value), sign == "+"
+
+
+def _decimals(scaled: float) -> int:
+    if scaled >= 99.95:
+        return 0 if scaled >= 999.5 else 1
+    return 2 if scaled >= 9.995 else 3
