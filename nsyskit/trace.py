@@ -70,7 +70,8 @@ class TraceMeta:
         sources: for each of ``schema.SOURCES`` whether it was collected; "not collected" must never look like zero.
         gpus: physical GPUs of the machine, used or not.
         devices: (pid, CUDA ordinal in that process) -> ``Gpu.gpu``, where the file says.
-        processes: processes that nsys names.
+        ordinals: CUDA ordinal -> ``Gpu.gpu`` for any process, only where no GPU can be hidden from it.
+        processes: every process that nsys names, most of them bystanders.
         tables: rows of each non-empty nsys table, by nsys's name.
     """
 
@@ -81,14 +82,19 @@ class TraceMeta:
     sources: Mapping[str, bool] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
     devices: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    ordinals: Mapping[int, int] = field(default_factory=dict)
     processes: tuple[Process, ...] = ()
     capture: CaptureFacts = CaptureFacts()
     tables: Mapping[str, int] = field(default_factory=dict)
 
     def gpu_of(self, pid: int, device: int) -> Gpu | None:
         """The physical GPU behind a process's CUDA ordinal, None when the file does not say."""
-        gpu_id = self.devices.get((pid, device))
+        gpu_id = self.devices.get((pid, device), self.ordinals.get(device))
         return next((gpu for gpu in self.gpus if gpu.gpu == gpu_id), None)
+
+    def program_of(self, pid: int) -> str | None:
+        """The name of a process's program, without its folders."""
+        return next((process.program for process in self.processes if process.pid == pid), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,178 @@
+"""Sums, equal to what ``nsys stats`` prints: same rows, same columns, durations in ns.
+
+Every frame of durations has the columns of ``DURATION_COLUMNS``: ``time_share`` is the share of the sum of the listed
+rows, the median of an even count is the mean of the middle two, the standard deviation is that of a sample (n − 1) and
+0.0 for one row. Sorted by ``total_ns`` descending, then by name.
+
+Sums cover the whole file unless a window is given; then whole rows that start inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.names import named, printed_api_name
+from nsyskit.errors import MissingTableError
+from nsyskit.trace import Trace, Window
+
+DURATION_COLUMNS: Final = (
+    "name", "time_share", "total_ns", "count", "avg_ns", "med_ns", "min_ns", "max_ns", "stddev_ns",
+)  # fmt: skip
+SIZE_COLUMNS: Final = (
+    "name", "total_bytes", "count", "avg_bytes", "med_bytes", "min_bytes", "max_bytes", "stddev_bytes",
+)  # fmt: skip
+EXEC_STATISTICS: Final = ("avg", "med", "min", "max", "stddev")
+_DUR = pl.col("end_ns") - pl.col("start_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class SumResult:
+    """One summary. ``rows`` has ``DURATION_COLUMNS`` or ``SIZE_COLUMNS``; ``window`` None means the whole file."""
+
+    kind: str
+    rows: pl.DataFrame
+    window: Window | None = None
+
+
+def api_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """CUDA API calls by name, as nsys's ``cuda_api_sum``: backtrace duplicates counted, grouped by the name's id."""
+    _require(trace, "cuda", "CUDA API calls", "--trace=cuda")
+    calls = _within(trace.api_calls, window)
+    rows = _durations(calls, by="name_id")
+    return SumResult("api_sum", _finished(named(trace, rows, printed=printed_api_name)), window)
+
+
+def osrt_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """OS runtime calls by name, all threads, as nsys's ``osrt_sum``. Sums over threads exceed the wall's time."""
+    _require(trace, "osrt", "OS runtime calls", "--trace=osrt")
+    rows = _durations(_within(trace.os_calls, window), by="name_id")
+    return SumResult("osrt_sum", _finished(named(trace, rows)), window)
+
+
+def kernel_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """GPU kernels by demangled name, as nsys's ``cuda_gpu_kern_sum``; ``short_name_id`` and ``name_id`` come along."""
+    _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
+    kernels = _within(trace.kernels, window)
+    rows = _durations(kernels, by="name_id", keep=("short_name_id",))
+    return SumResult("kernel_sum", _finished(named(trace, rows), keep=("name_id", "short_name_id")), window)
+
+
+def mem_time_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """Memory operations by canonical label, durations, as nsys's ``cuda_gpu_mem_time_sum``."""
+    _require(trace, "cuda", "CUDA memory operations", "--trace=cuda")
+    rows = _durations(_memory_operations(trace, window), by="name")
+    return SumResult("mem_time_sum", _finished(rows), window)
+
+
+def mem_size_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """Memory operations by canonical label, sizes, as nsys's ``cuda_gpu_mem_size_sum`` (which prints 10⁶ bytes)."""
+    _require(trace, "cuda", "CUDA memory operations", "--trace=cuda")
+    operations = _memory_operations(trace, window)
+    rows = operations.group_by("name").agg(
+        pl.col("bytes").sum().alias("total_bytes"), pl.len().cast(pl.Int64).alias("count"),
+        *_statistics(pl.col("bytes"), suffix="_bytes"),
+    ).collect()  # fmt: skip
+    rows = rows.select(SIZE_COLUMNS).sort(["total_bytes", "name"], descending=[True, False])
+    return SumResult("mem_size_sum", rows, window)
+
+
+def nvtx_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """NVTX ranges by style and text, as nsys's ``nvtx_sum``; ``style`` comes along."""
+    _require(trace, "nvtx", "NVTX ranges", "--trace=nvtx")
+    rows = _durations(_within(trace.nvtx.rename({"text": "name"}), window), by=["style", "name"])
+    return SumResult("nvtx_sum", _finished(rows, keep=("style",)), window)
+
+
+def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
+    """Launch calls paired with their kernels, as nsys's ``cuda_kern_exec_sum``; duplicated ids multiply, as there.
+
+    Columns: ``pid tid device api kernel count queue_count`` and, for each of ``total api queue kernel``,
+    ``{part}_{avg|med|min|max|stddev}_ns``. A pair is *queued* when its kernel starts after its call has ended; without
+    any, the queue's columns are null (its spread 0.0). A window selects pairs whose call starts inside it.
+    """
+    _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
+    calls = _within(trace.api_calls, window).select(
+        "pid", "tid", "correlation_id", api_id="name_id", api_start="start_ns", api_end="end_ns"
+    )
+    kernels = trace.kernels.select(
+        "pid", "device", "correlation_id", kernel_id="name_id", kernel_start="start_ns", kernel_end="end_ns"
+    )
+    wait = pl.col("kernel_start") - pl.col("api_end")
+    parts = {
+        "total": pl.max_horizontal("api_end", "kernel_end") - pl.col("api_start"),
+        "api": pl.col("api_end") - pl.col("api_start"),
+        "queue": pl.when(wait >= 0).then(wait),
+        "kernel": pl.col("kernel_end") - pl.col("kernel_start"),
+    }
+    keys = ["pid", "tid", "device", "api_id", "kernel_id"]
+    rows = (
+        calls.join(kernels, on=["pid", "correlation_id"], how="inner")
+        .select(*keys, *(part.alias(name) for name, part in parts.items()))
+        .group_by(keys)
+        .agg(
+            pl.col("total").sum().alias("sum_ns"),
+            pl.len().cast(pl.Int64).alias("count"),
+            pl.col("queue").count().cast(pl.Int64).alias("queue_count"),
+            *(expression for name in parts for expression in _statistics(pl.col(name), prefix=f"{name}_")),
+        )
+        .collect()
+    )
+    rows = named(trace, rows, column="api_id", name="api", printed=printed_api_name)
+    rows = named(trace, rows, column="kernel_id", name="kernel")
+    order = ["sum_ns", "pid", "tid", "device", "api", "kernel"]
+    statistics = [f"{name}_{statistic}_ns" for name in parts for statistic in EXEC_STATISTICS]
+    rows = rows.sort(order, descending=[True, *[False] * 5]).select(
+        "pid", "tid", "device", "api", "kernel", "count", "queue_count", *statistics
+    )
+    return SumResult("kern_exec_sum", rows, window)
+
+
+def _require(trace: Trace, source: str, what: str, flag: str) -> None:
+    if not trace.meta.sources.get(source, False):
+        raise MissingTableError(what, hint=f"capture with {flag}")
+
+
+def _within(frame: pl.LazyFrame, window: Window | None) -> pl.LazyFrame:
+    return frame if window is None else frame.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
+
+
+def _memory_operations(trace: Trace, window: Window | None) -> pl.LazyFrame:
+    columns = ["start_ns", "end_ns", "bytes", "name"]
+    copies = trace.memcpys.with_columns(name=pl.col("label").cast(pl.String))
+    sets = trace.memsets.with_columns(name=pl.lit("memset"))
+    return _within(pl.concat([copies.select(columns), sets.select(columns)]), window)
+
+
+def _durations(frame: pl.LazyFrame, *, by: str | list[str], keep: Sequence[str] = ()) -> pl.DataFrame:
+    return (
+        frame.with_columns(dur=_DUR)
+        .group_by(by)
+        .agg(
+            pl.col("dur").sum().alias("total_ns"),
+            pl.len().cast(pl.Int64).alias("count"),
+            *_statistics(pl.col("dur")),
+            *(pl.col(column).first() for column in keep),
+        )
+        .collect()
+    )
+
+
+def _statistics(value: pl.Expr, *, prefix: str = "", suffix: str = "_ns") -> list[pl.Expr]:
+    """avg, med, min, max, stddev of a column; null where it has no value, but a spread of 0.0 below two, as nsys has."""
+    spread = value.std(ddof=1).fill_null(0.0)
+    figures = {"avg": value.mean(), "med": value.median(), "min": value.min(), "max": value.max(), "stddev": spread}
+    return [figure.alias(f"{prefix}{name}{suffix}") for name, figure in figures.items()]
+
+
+def _finished(rows: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.DataFrame:
+    total = rows["total_ns"].sum()
+    share = pl.col("total_ns") / total if total else pl.lit(0.0)
+    return (
+        rows.with_columns(time_share=share)
+        .select(*DURATION_COLUMNS, *keep)
+        .sort(["total_ns", "name", *keep], descending=[True, *[False] * (1 + len(keep))])
+    )

@@ -1,0 +1,59 @@
+"""Directories of Parquet files, one a table, as ``nsys export --type parquetdir`` writes them (nsys 2023.4 and later)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from nsyskit.errors import TraceFormatError
+from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
+
+_REEXPORT = "export it again with `nsys export --type parquetdir --force-overwrite true REPORT.nsys-rep`"
+
+T = TypeVar("T")
+
+
+class ParquetSource:
+    """A Parquet export. Numbers come in many widths there; they leave here as Int64."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files = {file.stem: file for file in sorted(path.glob("*.parquet"))}
+        if not self._files.keys() & SIGNATURE_TABLES:
+            raise TraceFormatError(
+                f"{path.name} is a directory but no nsys export: it holds none of nsys's tables as Parquet",
+                hint="give a .nsys-rep, an SQLite export, or what `nsys export --type parquetdir` wrote",
+            )
+
+    def table_names(self) -> frozenset[str]:
+        return frozenset(self._files)
+
+    def columns(self, table: str) -> frozenset[str]:
+        file = self._files.get(table)
+        return frozenset(self._guarded(table, lambda: pl.read_parquet_schema(file))) if file else frozenset()
+
+    def row_count(self, table: str) -> int:
+        file = self._files.get(table)
+        if file is None:
+            return 0
+        return int(self._guarded(table, lambda: pl.scan_parquet(file).select(pl.len()).collect().item()))
+
+    def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
+        file = self._files[table]
+        frame = self._guarded(table, lambda: pl.read_parquet(file, columns=list(columns), glob=False))
+        return self._guarded(table, lambda: frame.select(_plain(name) for name in columns))
+
+    def _guarded(self, table: str, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise TraceFormatError(f"{self._path.name}/{table}.parquet cannot be read", hint=_REEXPORT) from error
+
+
+def _plain(column: str) -> pl.Expr:
+    if column in TEXT_COLUMNS:
+        return pl.col(column).cast(pl.String).fill_null("")
+    return pl.col(column).cast(pl.Int64, strict=True)

@@ -1,0 +1,79 @@
+"""Rep files, through ``nsys export``. Exports are kept in the user's cache, keyed by what the report holds.
+
+The key is a hash of the report's bytes and the version of the exporting nsys: a report that changed is never answered
+with an older export, wherever it lies and whatever its times say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from nsyskit.errors import OutputError
+from nsyskit.nsys import Nsys, export, export_types, find_nsys
+
+Progress = Callable[[str, float | None], None]
+
+
+def cache_dir() -> Path:
+    """Where exports are kept: ``NSYSKIT_CACHE``, or the user's cache directory."""
+    override = os.environ.get("NSYSKIT_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("nsyskit"))
+
+
+def cached_export(report: Path, *, nsys: Path | None, progress: Progress) -> Path:
+    """The export of a report: a Parquet directory where this nsys makes one, an SQLite file otherwise.
+
+    Raises:
+        NsysError: no nsys, or it failed.
+        TraceFormatError: the report is damaged or newer than this nsys.
+        OutputError: the cache cannot be written.
+    """
+    tool = find_nsys(nsys)
+    kind = "parquetdir" if "parquetdir" in export_types(tool) else "sqlite"
+    progress(f"reading {report.name}", None)
+    target = cache_dir() / "exports" / f"{_content_key(report, tool)}.{kind}"
+    if not target.exists():
+        export_to(report, target, tool=tool, kind=kind, progress=progress)
+    return target
+
+
+def export_to(report: Path, target: Path, *, tool: Nsys, kind: str, progress: Progress) -> None:
+    """Export into a temporary neighbour of ``target``, then rename: nobody ever sees half an export."""
+    what = f"exporting {report.name} with nsys {tool.version_text}"
+    progress(what, None)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".nsyskit-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {target.parent}: {error.strerror}", hint="free the place or set NSYSKIT_CACHE"
+        ) from error
+    try:
+        exported = scratch / target.name
+        export(tool, report, exported, kind="parquetdir" if kind == "parquetdir" else "sqlite",
+               progress=lambda share: progress(what, share))  # fmt: skip
+        _publish(exported, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(exported: Path, target: Path) -> None:
+    try:
+        exported.replace(target)
+    except OSError:
+        if not target.exists():  # another process may have published the same export first
+            raise
+
+
+def _content_key(report: Path, tool: Nsys) -> str:
+    with report.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(tool.version_text.encode())
+    return digest.hexdigest()[:32]

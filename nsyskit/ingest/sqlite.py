@@ -1,0 +1,151 @@
+"""SQLite exports, read-only: the file is opened immutable, so that SQLite neither locks it nor puts files beside it.
+
+Rows travel as Arrow batches (ADBC), tables of some size in ranges of row ids on several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import adbc_driver_manager
+import polars as pl
+from adbc_driver_sqlite import dbapi
+
+from nsyskit.errors import TraceFormatError
+from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
+
+MAGIC: Final = b"SQLite format 3\x00"
+_HEADER_BYTES: Final = 100
+_RANGE_ROWS: Final = 100_000
+_BATCH_ROWS: Final = 65_536
+_REEXPORT: Final = "export it again with `nsys export --type sqlite --force-overwrite true REPORT.nsys-rep`"
+
+
+class SqliteSource:
+    """An nsys SQLite export. The constructor checks that it is one and whole; reads happen later."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        _check_whole(path)
+        self._uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+        self._columns = self._read_catalogue()
+        if not self._columns.keys() & SIGNATURE_TABLES:
+            raise TraceFormatError(
+                f"{path.name} is an SQLite file but no nsys export: it has none of nsys's tables",
+                hint="make one with `nsys export --type sqlite REPORT.nsys-rep`",
+            )
+
+    def table_names(self) -> frozenset[str]:
+        return frozenset(self._columns)
+
+    def columns(self, table: str) -> frozenset[str]:
+        return self._columns.get(table, frozenset())
+
+    def row_count(self, table: str) -> int:
+        if table not in self._columns:
+            return 0
+        return int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0])
+
+    def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
+        select = ", ".join(_selected(column) for column in columns)
+        query = f"SELECT {select} FROM {_quoted(table)}"
+        parts = self._read_parts(table, query)
+        return pl.concat([_typed(part, table, columns, self._path) for part in parts])
+
+    def _read_parts(self, table: str, query: str) -> list[pl.DataFrame]:
+        ranges = self._row_ranges(table)
+        if len(ranges) < 2:
+            return [self._fetch(query)]
+        queries = [f"{query} WHERE rowid BETWEEN {low} AND {high}" for low, high in ranges]
+        with ThreadPoolExecutor(max_workers=min(len(queries), os.cpu_count() or 1)) as pool:
+            return list(pool.map(self._fetch, queries))
+
+    def _row_ranges(self, table: str) -> list[tuple[int, int]]:
+        """Ranges of row ids that together hold the table, as many as there are cores to read them."""
+        try:
+            low, high = self._query(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}")[0]
+        except TraceFormatError:  # a table WITHOUT ROWID
+            return []
+        if low is None or high - low < _RANGE_ROWS:
+            return []
+        pieces = min(os.cpu_count() or 1, 8)
+        bounds = [low + (high - low + 1) * i // pieces for i in range(pieces + 1)]
+        return [(a, b - 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def _fetch(self, query: str) -> pl.DataFrame:
+        options = {"adbc.sqlite.query.batch_rows": _BATCH_ROWS}
+        try:
+            with (
+                dbapi.connect(self._uri, autocommit=True) as connection,
+                connection.cursor(adbc_stmt_kwargs=options) as cursor,
+            ):
+                cursor.execute(query)
+                return pl.DataFrame(cursor.fetch_arrow())
+        except (adbc_driver_manager.Error, pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+            raise self._damaged(error) from error
+
+    def _query(self, query: str) -> list[tuple[int | None, ...]]:
+        try:
+            with closing(sqlite3.connect(self._uri, uri=True)) as connection:
+                return connection.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def _read_catalogue(self) -> dict[str, frozenset[str]]:
+        columns: dict[str, set[str]] = {}
+        for table, column in self._query(
+            "SELECT m.name, p.name FROM sqlite_master m, pragma_table_info(m.name) p WHERE m.type = 'table'"
+        ):
+            columns.setdefault(str(table), set()).add(str(column))
+        return {table: frozenset(names) for table, names in columns.items()}
+
+    def _damaged(self, error: Exception) -> TraceFormatError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return TraceFormatError(f"{self._path.name} cannot be read as an nsys export ({reason})", hint=_REEXPORT)
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse what SQLite would only trip over later: foreign bytes, a cut-off file, a file still being written."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(MAGIC):
+        raise TraceFormatError(f"{path.name} is no SQLite file", hint="give a trace that nsys wrote or exported")
+    page_bytes, pages = struct.unpack(">H", header[16:18])[0], struct.unpack(">I", header[28:32])[0]
+    expected = (65_536 if page_bytes == 1 else page_bytes) * pages
+    if size < expected:
+        raise TraceFormatError(f"{path.name} is truncated: {size:,} of {expected:,} bytes are there", hint=_REEXPORT)
+    for suffix in ("-journal", "-wal"):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists() and companion.stat().st_size > 0:
+            raise TraceFormatError(
+                f"{path.name} is being written: {companion.name} lies beside it",
+                hint="wait until its writer has ended, or export the report again",
+            )
+
+
+def _selected(column: str) -> str:
+    # ADBC takes a column's type from the first rows; a text column that starts with NULLs would be taken for numbers.
+    return f"ifnull({_quoted(column)}, '') AS {_quoted(column)}" if column in TEXT_COLUMNS else _quoted(column)
+
+
+def _typed(frame: pl.DataFrame, table: str, columns: Sequence[str], path: Path) -> pl.DataFrame:
+    wanted = {column: pl.String if column in TEXT_COLUMNS else pl.Int64 for column in columns}
+    try:
+        return frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in wanted.items())
+    except pl.exceptions.PolarsError as error:
+        raise TraceFormatError(
+            f"table {table} of {path.name} holds text where numbers belong", hint=_REEXPORT
+        ) from error
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

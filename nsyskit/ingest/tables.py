@@ -1,0 +1,229 @@
+"""Raw nsys tables -> canonical tables, read when first asked for and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from nsyskit import nsys_schema as nsys
+from nsyskit.errors import TraceFormatError
+from nsyskit.ingest.source import RawSource
+from nsyskit.schema import TABLES, WIDE, empty, polars_schema
+
+_PID_SHIFT = 1 << 24
+_PID_MASK = _PID_SHIFT - 1
+
+
+def lazy_tables(source: RawSource) -> dict[str, pl.LazyFrame]:
+    """Every canonical table as a lazy frame over ``source``; absent tables are empty frames of the right schema."""
+    strings = _Table("strings", lambda columns: _read(source, "strings", columns))
+    readers: dict[str, _Reader] = {name: _reader(source, name, strings) for name in TABLES}
+    tables = {name: _Table(name, reader) for name, reader in readers.items()} | {"strings": strings}
+    return {name: table.lazy() for name, table in tables.items()}
+
+
+_Reader = Callable[[Sequence[str]], pl.DataFrame]
+
+
+class _Table:
+    """One canonical table: core columns are read together, wide ones when named, each once."""
+
+    def __init__(self, name: str, read: _Reader) -> None:
+        self._name = name
+        self._read = read
+        self._lock = Lock()
+        self._frame: pl.DataFrame | None = None
+        self._order: pl.Series | None = None
+
+    def lazy(self) -> pl.LazyFrame:
+        return register_io_source(self._scan, schema=polars_schema(self._name), is_pure=True)
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        with self._lock:
+            if self._frame is None:
+                core = [name for name in TABLES[self._name] if name not in WIDE.get(self._name, ())]
+                self._frame = self._sorted(self._read(core))
+            missing = [name for name in columns if name not in self._frame.columns]
+            if missing:
+                wide = self._read(missing)
+                self._frame = self._frame.hstack(wide if self._order is None else wide[self._order])
+            return self._frame.select(columns)
+
+    def _sorted(self, frame: pl.DataFrame) -> pl.DataFrame:
+        keys = [name for name in ("start_ns", "end_ns") if name in frame.columns]
+        if not keys or _is_sorted(frame, keys):
+            return frame
+        self._order = frame.select(pl.arg_sort_by(*keys, maintain_order=True)).to_series()
+        return frame[self._order]
+
+    def _scan(
+        self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        frame = self.frame(with_columns if with_columns is not None else list(TABLES[self._name]))
+        if predicate is not None:
+            frame = frame.filter(predicate)
+        yield frame if n_rows is None else frame.head(n_rows)
+
+
+def _is_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
+    step = pl.col(keys[0]).diff()
+    in_order = step > 0 if len(keys) == 1 else (step > 0) | ((step == 0) & (pl.col(keys[1]).diff() >= 0))
+    return bool(frame.select(in_order.all(ignore_nulls=True)).item())
+
+
+def _reader(source: RawSource, table: str, strings: _Table) -> _Reader:
+    if table == "nvtx":
+        return lambda columns: _read_nvtx(source, strings).select(columns)
+    if table == "diagnostics":
+        return lambda columns: _read_diagnostics(source).select(columns)
+    if table == "os_calls":
+        return lambda columns: _read_os_calls(source).select(columns)
+    if table == "kernels":
+        return lambda columns: _one_id_a_name(_read(source, table, columns), strings)
+    return lambda columns: _read(source, table, columns)
+
+
+def _read(source: RawSource, table: str, columns: Sequence[str], *, extra: Sequence[str] = ()) -> pl.DataFrame:
+    """Canonical ``columns`` of a table in file order, with nsys columns ``extra`` under their own names beside them."""
+    name = nsys.TABLE_OF[table]
+    present = source.columns(name)
+    if not present:
+        return empty(table).select(columns)
+    mapping = nsys.COLUMN_OF[table]
+    wanted = dict.fromkeys([*(mapping[column] for column in columns), *extra])
+    _require(name, present, wanted)
+    raw = source.read(name, [column for column in wanted if column in present])
+    raw = raw.with_columns(pl.lit(None, pl.Int64).alias(column) for column in wanted if column not in present)
+    converters = _enum_converters(source)
+    schema = TABLES[table]
+    expressions = [
+        _converted(column, pl.col(mapping[column]), converters).cast(schema[column]).alias(column) for column in columns
+    ]
+    try:
+        return raw.select(*expressions, *extra)
+    except pl.exceptions.PolarsError as error:
+        raise TraceFormatError(
+            f"table {name} holds numbers that fit no {'/'.join(columns)}", hint="export the report again"
+        ) from error
+
+
+def _require(table: str, present: frozenset[str], wanted: dict[str, None]) -> None:
+    absent = sorted(column for column in wanted if column not in present and column not in nsys.OPTIONAL_COLUMNS)
+    if absent:
+        raise TraceFormatError(
+            f"table {table} lacks the column {absent[0]}, which every known nsys writes",
+            hint="export the report again with the nsys that captured it",
+        )
+
+
+def _converted(column: str, value: pl.Expr, enums: dict[str, dict[int, str]]) -> pl.Expr:
+    if column == "pid":
+        return (value // _PID_SHIFT) & _PID_MASK
+    if column == "tid":
+        return value & _PID_MASK
+    if column == "label":
+        return value.replace_strict(enums["label"], default="other", return_dtype=pl.String)
+    if column in {"src_memory", "dst_memory", "memory"}:
+        return value.replace_strict(enums["memory"], default="unknown", return_dtype=pl.String)
+    if column == "duplicate":
+        return (value == nsys.EVENT_CLASS_API_BACKTRACE).fill_null(value=False)
+    if column == "is_in":
+        return value != 0
+    return value
+
+
+def _enum_converters(source: RawSource) -> dict[str, dict[int, str]]:
+    """Numbers -> canonical words, by the file's own ENUM tables where it has them."""
+    copy = _enum(source, nsys.ENUM_COPY_KIND, nsys.COPY_KIND_PREFIX) or nsys.COPY_KINDS
+    memory = _enum(source, nsys.ENUM_MEMORY_KIND, nsys.MEMORY_KIND_PREFIX) or nsys.MEMORY_KINDS
+    return {
+        "label": {number: nsys.COPY_LABEL.get(kind, "other") for number, kind in copy.items()},
+        "memory": {number: nsys.MEMORY_OF.get(kind, "unknown") for number, kind in memory.items()},
+    }
+
+
+def _enum(source: RawSource, table: str, prefix: str) -> dict[int, str]:
+    if not {"id", "name"} <= source.columns(table):
+        return {}
+    return {number: name.removeprefix(prefix) for number, name in source.read(table, ["id", "name"]).iter_rows()}
+
+
+def _one_id_a_name(kernels: pl.DataFrame, strings: _Table) -> pl.DataFrame:
+    """Kernels are told apart by name, and a merged report may hold one name under two ids: keep the lowest id."""
+    ids = [name for name in ("name_id", "short_name_id") if name in kernels.columns]
+    if not ids:
+        return kernels
+    used = pl.concat([kernels[name].unique().rename("string_id") for name in ids]).unique().drop_nulls()
+    names = strings.frame(["string_id", "value"]).filter(pl.col("string_id").is_in(used.implode()))
+    doubled = names.with_columns(first=pl.col("string_id").min().over("value")).filter(
+        pl.col("first") != pl.col("string_id")
+    )
+    if doubled.is_empty():
+        return kernels
+    return kernels.with_columns(pl.col(ids).replace(doubled["string_id"], doubled["first"]))
+
+
+def _read_os_calls(source: RawSource) -> pl.DataFrame:
+    columns = list(TABLES["os_calls"])
+    if "eventClass" not in source.columns(nsys.TABLE_OF["os_calls"]):
+        return _read(source, "os_calls", columns)
+    frame = _read(source, "os_calls", columns, extra=["eventClass"])
+    return frame.filter(pl.col("eventClass") == nsys.EVENT_CLASS_OS_RUNTIME)
+
+
+def _read_nvtx(source: RawSource, strings: _Table) -> pl.DataFrame:
+    """Ranges with their full names. A range that was never closed lasts until the last time in the table."""
+    table = nsys.TABLE_OF["nvtx"]
+    present = source.columns(table)
+    if not present:
+        return empty("nvtx")
+    wanted = dict.fromkeys(["start", "end", "eventType", "globalTid", "text", "textId", "domainId"])
+    _require(table, present | {"text", "textId", "domainId"}, wanted)
+    raw = source.read(table, [column for column in wanted if column in present])
+    raw = raw.with_columns(
+        pl.lit(None, pl.String if column == "text" else pl.Int64).alias(column)
+        for column in wanted
+        if column not in present
+    )
+    names = strings.frame(["string_id", "value"])
+    events = raw.with_columns(
+        _converted("pid", pl.col("globalTid"), {}).cast(pl.Int32).alias("pid"),
+        _converted("tid", pl.col("globalTid"), {}).cast(pl.Int32).alias("tid"),
+        pl.col("text").replace("", None),
+    ).join(names, left_on="textId", right_on="string_id", how="left", maintain_order="left")
+    events = events.with_columns(text=pl.coalesce("text", "value"))
+    domains = (
+        events.filter(pl.col("eventType") == nsys.NVTX_DOMAIN_CREATE)
+        .select("pid", "domainId", domain="text")
+        .unique(["pid", "domainId"], keep="first", maintain_order=True)
+    )
+    last = raw.select(pl.max_horizontal(pl.col("start").max(), pl.col("end").max())).item()
+    return (
+        events.filter(pl.col("eventType").is_in(list(nsys.NVTX_STYLES)))
+        .join(domains, on=["pid", "domainId"], how="left", maintain_order="left")
+        .select(
+            start_ns="start",
+            end_ns=pl.coalesce("end", pl.lit(last, pl.Int64)),
+            pid="pid",
+            tid="tid",
+            style=pl.col("eventType").replace_strict(nsys.NVTX_STYLES, return_dtype=pl.String),
+            text=pl.when(pl.col("domain").is_not_null())
+            .then(pl.format("{}:{}", "domain", pl.col("text").fill_null("")))
+            .otherwise(pl.col("text")),
+        )
+    )
+
+
+def _read_diagnostics(source: RawSource) -> pl.DataFrame:
+    table = nsys.TABLE_OF["diagnostics"]
+    if not source.columns(table):
+        return empty("diagnostics")
+    raw = source.read(table, ["timestamp", "severity", "text"])
+    return raw.select(
+        start_ns="timestamp",
+        severity=pl.col("severity").replace_strict(nsys.SEVERITIES, default="unknown", return_dtype=pl.String),
+        text="text",
+    )
