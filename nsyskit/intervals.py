@@ -1,0 +1,180 @@
+"""Interval algebra: frames in, frames out.
+
+An interval is a row ``[start_ns, end_ns)`` of Int64 nanoseconds. ``start_ns == end_ns`` is legal and covers nothing.
+A *merged* frame is what `union` returns: sorted, disjoint, nothing empty, neighbours never touching; so two merged
+frames are equal exactly when they cover the same instants. Everything is integer arithmetic over whole columns: sums
+are exact, and no function loops over rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPAN: Final = {"start_ns": pl.Int64, "end_ns": pl.Int64}
+"""Schema of a frame of bare intervals."""
+
+_start, _end = pl.col("start_ns"), pl.col("end_ns")
+
+
+def span(start_ns: int, end_ns: int) -> pl.DataFrame:
+    """A frame of one interval, or of none when it would be empty."""
+    return pl.DataFrame({"start_ns": [start_ns], "end_ns": [end_ns]}, schema=SPAN).filter(_start < _end)
+
+
+def union(frame: pl.DataFrame, *, by: Sequence[str] = ()) -> pl.DataFrame:
+    """The instants that any row covers, as a merged frame: by*, start_ns, end_ns.
+
+    With ``by`` each group of rows is merged on its own, and the result is sorted by group, then by start.
+    """
+    keys = list(by)
+    rows = frame.select(*keys, _start, _end).filter(_start < _end).sort(*keys, "start_ns")
+    # Row order inside equal starts does not matter: the running maximum of the ends takes care of it.
+    reach, before = _end.cum_max(), _end.shift(1)
+    if keys:
+        reach, before = reach.over(keys), before.over(keys)
+    rows = rows.with_columns(reach)
+    head = rows.select((_start > before).fill_null(value=True)).to_series()
+    ends = rows.get_column("end_ns").filter(head.shift(-1, fill_value=True))
+    return rows.filter(head).with_columns(ends)
+
+
+def length(frame: pl.DataFrame) -> int:
+    """The sum of the rows' lengths in ns; of a merged frame, what it covers."""
+    return int(frame.get_column("end_ns").sum()) - int(frame.get_column("start_ns").sum())
+
+
+def clip(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFrame:
+    """The rows that lie in the window, cut at its edges; all columns stay.
+
+    An empty row stays when its instant is in ``[window_start, window_end)``.
+    """
+    inside = (_start < window_end) & ((_end > window_start) | ((_start == _end) & (_start >= window_start)))
+    return frame.filter(inside & pl.lit(window_start < window_end)).with_columns(
+        _start.clip(lower_bound=window_start), _end.clip(upper_bound=window_end)
+    )
+
+
+def complement(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFrame:
+    """The part of the window that no row covers, merged: start_ns, end_ns."""
+    busy = union(clip(frame, window_start, window_end))
+    edges = pl.Series("start_ns", [window_start]), pl.Series("end_ns", [window_end])
+    starts = pl.concat([edges[0], busy.get_column("end_ns").alias("start_ns")])
+    ends = pl.concat([busy.get_column("start_ns").alias("end_ns"), edges[1]])
+    return pl.DataFrame([starts, ends], schema=SPAN).filter(_start < _end)
+
+
+def intersect(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
+    """Each row cut down to what a merged frame covers: one row a piece, all columns of ``rows``, in their order.
+
+    ``rows`` may overlap one another; of two merged frames the result is merged.
+    """
+    starts, ends = merged.get_column("start_ns"), merged.get_column("end_ns")
+    first = ends.search_sorted(rows.get_column("start_ns"), side="right")
+    stop = starts.search_sorted(rows.get_column("end_ns"), side="left")
+    return (
+        rows.with_columns(_signed(first).alias("_first"), _signed(stop).alias("_stop"))
+        .filter(pl.col("_first") < pl.col("_stop"))
+        .with_columns(pl.int_ranges("_first", "_stop").alias("_piece"))
+        .explode("_piece")
+        .with_columns(
+            pl.max_horizontal(_start, pl.lit(starts).gather("_piece")).alias("start_ns"),
+            pl.min_horizontal(_end, pl.lit(ends).gather("_piece")).alias("end_ns"),
+        )
+        .drop("_first", "_stop", "_piece")
+        .filter(_start < _end)
+    )
+
+
+def subtract(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
+    """Each row cut down to what a merged frame leaves uncovered; as `intersect` otherwise."""
+    if rows.is_empty():
+        return rows
+    low, high = rows.get_column("start_ns").min(), rows.get_column("end_ns").max()
+    return intersect(rows, complement(merged, int(low), int(high)))  # type: ignore[arg-type]
+
+
+def partition(
+    window_start: int, window_end: int, layers: Sequence[tuple[str, pl.DataFrame]], *, rest: str = "rest"
+) -> pl.DataFrame:
+    """The window split by the first layer that covers each instant: start_ns, end_ns, part; sorted by start.
+
+    ``layers`` are (part, any intervals) in order of priority; ``rest`` names what none of them covers. The parts sum
+    to the window exactly. To split parts further, `intersect` and `subtract` the result: they keep ``part``.
+    """
+    left = span(window_start, window_end)
+    pieces = []
+    for part, frame in layers:
+        merged = union(clip(frame, window_start, window_end))
+        pieces.append(intersect(left, merged).with_columns(pl.lit(part).alias("part")))
+        left = subtract(left, merged)
+    pieces.append(left.with_columns(pl.lit(rest).alias("part")))
+    return pl.concat(pieces).sort("start_ns")
+
+
+def covered_ns(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
+    """For each row of ``queries``, how many of its ns a merged frame covers: Int64, in the order of ``queries``."""
+    upto_end = _covered_before(queries.get_column("end_ns"), merged)
+    return (upto_end - _covered_before(queries.get_column("start_ns"), merged)).alias("covered_ns")
+
+
+def sweep(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFrame:
+    """How many rows are open at each instant of the window: start_ns, end_ns, open; sorted, sums to the window."""
+    if window_start >= window_end:
+        return pl.DataFrame(schema=SPAN | {"open": pl.Int64})
+    rows = clip(frame, window_start, window_end)
+    events = pl.concat(
+        [
+            pl.DataFrame({"start_ns": [window_start], "open": [0]}, schema={"start_ns": pl.Int64, "open": pl.Int64}),
+            rows.select("start_ns", pl.lit(1, pl.Int64).alias("open")),
+            rows.select(_end.alias("start_ns"), pl.lit(-1, pl.Int64).alias("open")),
+        ]
+    )
+    steps = events.sort("start_ns").with_columns(pl.col("open").cum_sum())
+    # Of the events at one instant the last holds the count after all of them, whatever their order.
+    steps = steps.filter(_start != _start.shift(-1, fill_value=window_end))
+    steps = steps.filter(pl.col("open").ne_missing(pl.col("open").shift(1)))
+    return steps.select(_start, _start.shift(-1, fill_value=window_end).alias("end_ns"), "open")
+
+
+def count_at(points: pl.Series, frame: pl.DataFrame) -> pl.Series:
+    """How many rows are open at each instant of ``points``: Int64, in their order."""
+    begun = frame.get_column("start_ns").sort().search_sorted(points, side="right")
+    ended = frame.get_column("end_ns").sort().search_sorted(points, side="right")
+    return (_signed(begun) - _signed(ended)).alias("open")
+
+
+def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
+    """For each instant the index of the row of ``intervals`` that contains it: Int64, null where none does.
+
+    ``intervals`` are disjoint, in any order; the index counts them as they are given.
+    """
+    rows = intervals.select(pl.int_range(pl.len()).alias("row"), _start, _end).filter(_start < _end).sort("start_ns")
+    found = _signed(rows.get_column("start_ns").search_sorted(points, side="right")).alias("found") - 1
+    at = pl.DataFrame([points.alias("point"), found])
+    # A negative index would count from the end of the frame.
+    at = at.with_columns(pl.when(pl.col("found") >= 0).then("found"))
+    at = at.with_columns(
+        pl.lit(rows.get_column("end_ns")).gather("found").alias("end_ns"),
+        pl.lit(rows.get_column("row")).gather("found").alias("row"),
+    )
+    return at.select(pl.when(pl.col("point") < _end).then("row").alias("row")).get_column("row")
+
+
+def _covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
+    """How many ns of a merged frame lie before each instant."""
+    rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
+    found = _signed(rows.get_column("start_ns").search_sorted(instants, side="right")).alias("found") - 1
+    at = pl.DataFrame([instants.alias("instant"), found]).with_columns(pl.when(pl.col("found") >= 0).then("found"))
+    at = at.with_columns(pl.lit(rows.get_column(name)).gather("found").alias(name) for name in ("end_ns", "total"))
+    unfinished = (_end - pl.col("instant")).clip(lower_bound=0)
+    return at.select((pl.col("total") - unfinished).fill_null(0).alias("before")).get_column("before")
+
+
+def _signed(found: pl.Series | int) -> pl.Series:
+    """What ``search_sorted`` gave, as signed numbers: its own are unsigned and would wrap below zero."""
+    return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64)
