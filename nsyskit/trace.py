@@ -97,11 +97,12 @@ class TraceMeta:
         return next((process.program for process in self.processes if process.pid == pid), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Trace:
     """Captured data in canonical form: ``meta`` and one lazy frame a table, columns as in ``schema.TABLES``.
 
     Frames read their file when collected, once: a second collect is served from memory. Nothing mutates a Trace.
+    Two traces are equal only when they are the same one.
     """
 
     meta: TraceMeta

@@ -1,0 +1,128 @@
+"""Why a GPU was idle: each idle instant goes to the first cause that holds at it.
+
+``CAUSES`` is the order. A cause is a set of instants, so the parts of idle are disjoint and sum to it exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.calls import classify_calls
+from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.names import strings_of
+from nsyskit.analysis.pairing import api_calls, api_names, call_classes, gpu_ops
+from nsyskit.intervals import clip, complement, intersect, span, subtract, union
+from nsyskit.trace import Trace, Window
+
+CAUSES: Final = ("unknown", "peer", "dispatch", "submit", "sync", "cuda", "profiler", "blocked", "os", "host")
+_PROFILER_WORDS: Final = "(?i)flush|overhead|buffer"
+_SPAN: Final = ("start_ns", "end_ns")
+
+
+@once_per_trace
+def idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
+    """The instants of the window at which the GPU did nothing: cause -> merged ``start_ns end_ns``."""
+    left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
+    parts = {}
+    for cause, layer in _layers(trace, use, window, left):
+        parts[cause] = union(intersect(left, layer))
+        left = subtract(left, layer)
+    return parts | {"host": left}
+
+
+def _layers(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Every cause but the last, in order, as merged instants of the window."""
+    drivers = feeds(trace, window).filter(pl.col("use") == gpu_uses(trace).index(use)).select("pid", "tid")
+    calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
+    calls = clip(_of_threads(calls, drivers), window.start_ns, window.end_ns)
+    os_calls = clip(_of_threads(classified_os_calls(trace), drivers), window.start_ns, window.end_ns)
+    pending = _pending(trace, use, window)
+    layers = [("unknown", _unknown(trace, use, window, idle, calls))]
+    layers += [("peer", _peer(trace, use, pending)), ("dispatch", union(pending))]
+    layers += [(part, union(calls.filter(pl.col("class") == part))) for part in ("submit", "sync", "cuda")]
+    layers += [("profiler", union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns)))]
+    layers += [(part, union(os_calls.filter(pl.col("class") == part))) for part in ("blocked", "os")]
+    return layers
+
+
+@once_per_trace
+def classified_os_calls(trace: Trace) -> pl.DataFrame:
+    """OS runtime calls with their class: ``start_ns end_ns pid tid name_id callchain_id class`` (blocked, os)."""
+    calls = trace.os_calls.collect()
+    names = strings_of(trace, calls["name_id"]).rename({"string_id": "name_id", "value": "name"})
+    classes = classify_calls(names, "os").select("name_id", "class")
+    return calls.join(classes, on="name_id", how="left", maintain_order="left").with_columns(
+        pl.col("class").fill_null("os")
+    )
+
+
+def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
+
+
+def _pending(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
+    """Operations handed over but not begun: from the end of the call to the start on the GPU, with ``pid``."""
+    waits = ops_of(trace, use).filter(pl.col("call_end_ns") < pl.col("start_ns"))
+    waits = waits.select(pl.col("call_end_ns").alias("start_ns"), pl.col("start_ns").alias("end_ns"), "pid")
+    return clip(waits, window.start_ns, window.end_ns)
+
+
+def _peer(trace: Trace, use: GpuUse, pending: pl.DataFrame) -> pl.DataFrame:
+    """Pending while another GPU that the same process feeds is busy."""
+    pieces = []
+    for pid in use.pids:
+        others = [other for other in gpu_uses(trace) if other != use and pid in other.pids]
+        if others:
+            busy = union(pl.concat([busy_of(trace, other) for other in others]))
+            pieces.append(intersect(union(pending.filter(pl.col("pid") == pid)), busy))
+    return union(pl.concat(pieces)) if pieces else span(0, 0)
+
+
+def _unknown(
+    trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, calls: pl.DataFrame
+) -> pl.DataFrame:
+    """Instants that this file cannot explain."""
+    if api_calls(trace).is_empty():
+        return span(window.start_ns, window.end_ns)
+    pieces = [clip(lost_graph_launches(trace, use.pids), window.start_ns, window.end_ns).select(_SPAN)]
+    orphans = ops_of(trace, use).filter(pl.col("call").is_null())
+    if not orphans.is_empty():
+        before_orphans = idle.filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
+        pieces.append(subtract(before_orphans, union(calls)).select(_SPAN))
+    return union(pl.concat(pieces))
+
+
+@once_per_trace
+def lost_graph_launches(trace: Trace, pids: tuple[int, ...]) -> pl.DataFrame:
+    """Graph launches that left no row on a GPU: ``start_ns end_ns pid tid``, from call to end of the thread's next sync.
+
+    What ran meanwhile was not recorded. Without a later sync the time is unknown to the end of the trace.
+    """
+    calls = api_calls(trace).with_row_index("call").with_columns(
+        pl.col("call").cast(pl.Int64), call_classes(trace).alias("class")
+    ).filter(pl.col("pid").is_in(pids))  # fmt: skip
+    graph_names = api_names(trace).filter(pl.col("base_name").str.contains("GraphLaunch", literal=True))
+    launches = calls.join(graph_names.select("name_id"), on="name_id", how="semi", maintain_order="left")
+    recorded = gpu_ops(trace)["call"].drop_nulls().unique()
+    lost = launches.filter(~pl.col("call").is_in(recorded.implode()))
+    if lost.is_empty():
+        return lost.select("start_ns", "end_ns", "pid", "tid")
+    syncs = calls.filter(pl.col("class") == "sync").select("pid", "tid", pl.col("start_ns").alias("at"), until="end_ns")
+    last = max(int(api_calls(trace)["end_ns"].max() or 0), int(gpu_ops(trace)["end_ns"].max() or 0))  # type: ignore[arg-type]
+    ended = lost.sort("end_ns").join_asof(
+        syncs.sort("at"), left_on="end_ns", right_on="at", by=["pid", "tid"], strategy="forward",
+        check_sortedness=False,
+    )
+    return ended.select("start_ns", pl.col("until").fill_null(last).alias("end_ns"), "pid", "tid").sort("start_ns")
+
+
+def _profiler(trace: Trace, drivers: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the profiler's own work: on a driver thread, or anywhere in its process when they stall all of it."""
+    rows = trace.overheads.collect()
+    names = strings_of(trace, rows["name_id"]).rename({"string_id": "name_id"})
+    stalls = names.filter(pl.col("value").str.contains(_PROFILER_WORDS)).select("name_id")
+    process_wide = rows.join(stalls, on="name_id", how="semi").join(drivers, on="pid", how="semi")
+    return pl.concat([_of_threads(rows, drivers), process_wide]).select(_SPAN)

@@ -1,0 +1,79 @@
+"""Which GPUs worked, and whose work it was.
+
+``device`` is a CUDA ordinal and means something only within its process. Work is put together by physical GPU where
+the file tells which one an ordinal is; elsewhere each (process, device) stands for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import gpu_ops, op_calls
+from nsyskit.intervals import union
+from nsyskit.trace import Trace, Window
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """A GPU that did work. ``gpu`` is nsys's id, None when unknown; ``members`` are the (pid, device) that are it."""
+
+    gpu: int | None
+    name: str | None
+    members: tuple[tuple[int, int], ...]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(sorted({pid for pid, _ in self.members}))
+
+    @property
+    def device(self) -> int:
+        return self.members[0][1]
+
+    def matches(self) -> pl.Expr:
+        """The rows of a frame with ``pid`` and ``device`` that are this GPU's."""
+        return pl.any_horizontal(
+            *((pl.col("pid") == pid) & (pl.col("device") == device) for pid, device in self.members)
+        )
+
+
+@once_per_trace
+def gpu_uses(trace: Trace) -> tuple[GpuUse, ...]:
+    """Every GPU with at least one operation, in a stable order."""
+    members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for pid, device in sorted(gpu_ops(trace).select("pid", "device").unique().drop_nulls().iter_rows()):
+        gpu = trace.meta.gpu_of(pid, device)
+        members.setdefault((gpu.gpu,) if gpu else (pid, device), []).append((pid, device))
+    uses = []
+    for own in members.values():
+        gpu = trace.meta.gpu_of(*own[0])
+        uses.append(GpuUse(gpu=gpu.gpu if gpu else None, name=gpu.name if gpu else None, members=tuple(own)))
+    return tuple(uses)
+
+
+@once_per_trace
+def ops_of(trace: Trace, use: GpuUse) -> pl.DataFrame:
+    """The rows of ``op_calls`` that ran on one GPU."""
+    ops = op_calls(trace)
+    return ops if len(gpu_uses(trace)) == 1 else ops.filter(use.matches())
+
+
+@once_per_trace
+def busy_of(trace: Trace, use: GpuUse) -> pl.DataFrame:
+    """When a GPU did anything at all: merged ``start_ns end_ns``, over the whole trace."""
+    return union(ops_of(trace, use))
+
+
+@once_per_trace
+def feeds(trace: Trace, window: Window) -> pl.DataFrame:
+    """Which thread handed over operations that start in the window: distinct ``pid tid use`` (index of a GpuUse)."""
+    starts = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
+    frames = [
+        ops_of(trace, use).filter(starts & pl.col("tid").is_not_null()).select("pid", "tid").unique()
+        .with_columns(use=pl.lit(index, pl.Int64))
+        for index, use in enumerate(gpu_uses(trace))
+    ]  # fmt: skip
+    schema = {"pid": pl.Int32, "tid": pl.Int32, "use": pl.Int64}
+    return pl.concat([pl.DataFrame(schema=schema), *frames]).sort("pid", "tid", "use")

@@ -1,0 +1,185 @@
+"""Launch overhead and CUDA-graph health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import api_calls, api_names, gpu_ops, op_calls
+from nsyskit.analysis.windows import default_window
+from nsyskit.errors import MissingTableError
+from nsyskit.intervals import assign
+from nsyskit.trace import Trace, Window
+
+LAUNCH: Final = "^(cuda|cu)Launch"
+_GRAPH_CALLS: Final = {
+    "launches": "^(cuda|cu)GraphLaunch",
+    "captures": "^(cuda|cu)StreamEndCapture",
+    "instantiations": "^(cuda|cu)GraphInstantiate",
+    "updates": "^(cuda|cu)GraphExec.*Update|^(cuda|cu)GraphExecUpdate",
+    "destroys": "^(cuda|cu)GraphExecDestroy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """p50, p90, p99 (nearest observed value) and the mean, in ns; None where nothing was measured."""
+
+    p50: int | None
+    p90: int | None
+    p99: int | None
+    mean: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphHealth:
+    """Calls of each kind that start in the window.
+
+    ``recorded`` are launches that left a whole-graph row or node rows; ``coverage`` is their share, None without
+    launches. ``node_level`` tells whether kernels inside graphs are visible, one by one.
+    """
+
+    launches: int
+    captures: int
+    instantiations: int
+    updates: int
+    destroys: int
+    recorded: int
+    node_level: bool
+
+    @property
+    def coverage(self) -> float | None:
+        return self.recorded / self.launches if self.launches else None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchResult:
+    """Correlated pairs of launch call and kernel whose call starts in the window.
+
+    Attributes:
+        pairs: kernels with a launch call.
+        api_ns, kern_ns: quantiles of the call's and of the kernel's duration.
+        queue_ns: of ``kernel start − call end`` where not negative; later nodes of a graph replay have none.
+        total_ns: of ``max(both ends) − call start``.
+        shorter_than_launch_share: share of pairs whose kernel is shorter than its own launch call.
+        orphans: GPU operations in the window without an API row.
+        excluded_capture: launch calls between begin and end of a capture on their thread: they leave no GPU row.
+        launches: launch calls in the window, captures left out.
+    """
+
+    window: Window
+    pairs: int
+    launches: int
+    api_ns: Quantiles
+    queue_ns: Quantiles
+    kern_ns: Quantiles
+    total_ns: Quantiles
+    shorter_than_launch_share: float | None
+    orphans: int
+    excluded_capture: int
+    graph: GraphHealth
+
+
+def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
+    """Launch pairs and graph health.
+
+    Raises:
+        MissingTableError: CUDA was not collected.
+    """
+    if not trace.meta.sources.get("cuda", False):
+        raise MissingTableError("CUDA launches", hint="capture with --trace=cuda")
+    window = window or default_window(trace)
+    inside = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
+    pairs = launch_pairs(trace).filter(pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    calls = launch_calls(trace).filter(inside)
+    shorter = pairs.filter(pl.col("kern_ns") < pl.col("api_ns")).height
+    return LaunchResult(
+        window=window,
+        pairs=pairs.height,
+        launches=calls.filter(~pl.col("captured")).height,
+        api_ns=_quantiles(pairs["api_ns"]),
+        queue_ns=_quantiles(pairs["queue_ns"]),
+        kern_ns=_quantiles(pairs["kern_ns"]),
+        total_ns=_quantiles(pairs["total_ns"]),
+        shorter_than_launch_share=shorter / pairs.height if pairs.height else None,
+        orphans=gpu_ops(trace).filter(inside & pl.col("call").is_null()).height,
+        excluded_capture=calls.filter("captured").height,
+        graph=_graph_health(trace, window),
+    )
+
+
+@once_per_trace
+def launch_pairs(trace: Trace) -> pl.DataFrame:
+    """Kernels with their launch calls: ``call call_start_ns api_ns queue_ns kern_ns total_ns`` and op columns."""
+    pairs = op_calls(trace).filter((pl.col("kind") == "kernel") & pl.col("call").is_not_null())
+    wait = pl.col("start_ns") - pl.col("call_end_ns")
+    first_of_call = pl.int_range(pl.len()).over("call") == 0
+    return pairs.with_columns(
+        api_ns=pl.col("call_end_ns") - pl.col("call_start_ns"),
+        # the wait of a replay's later nodes holds the work of its earlier ones
+        queue_ns=pl.when((wait >= 0) & first_of_call).then(wait),
+        kern_ns=pl.col("end_ns") - pl.col("start_ns"),
+        total_ns=pl.max_horizontal("end_ns", "call_end_ns") - pl.col("call_start_ns"),
+    )
+
+
+@once_per_trace
+def launch_calls(trace: Trace) -> pl.DataFrame:
+    """Kernel launch calls: ``start_ns end_ns pid tid captured`` (whether they only recorded into a graph)."""
+    names = api_names(trace).filter(pl.col("base_name").str.contains(LAUNCH)).select("name_id")
+    calls = api_calls(trace).join(names, on="name_id", how="semi", maintain_order="left")
+    recordings = captures(trace)
+    frames = [
+        rows.with_columns(captured=assign(rows["start_ns"], _of_thread(recordings, key)).is_not_null())
+        for key, rows in calls.group_by("pid", "tid", maintain_order=True)
+    ]
+    return pl.concat(frames).sort("start_ns") if frames else calls.with_columns(captured=pl.lit(value=False))
+
+
+@once_per_trace
+def captures(trace: Trace) -> pl.DataFrame:
+    """Stream captures: ``pid tid start_ns end_ns``, from the end of the begin call to the start of the end call."""
+    names = api_names(trace)
+    begin = names.filter(pl.col("base_name").str.contains("StreamBeginCapture"))["name_id"]
+    end = names.filter(pl.col("base_name").str.contains("StreamEndCapture"))["name_id"]
+    calls = api_calls(trace).filter(pl.col("name_id").is_in(pl.concat([begin, end]).implode()))
+    begins = pl.col("name_id").is_in(begin.implode())
+    thread = ["pid", "tid"]
+    ends_next = (~begins).shift(-1).over(thread)
+    following = pl.col("start_ns").shift(-1).over(thread)
+    return (
+        calls.select("pid", "tid", start_ns=pl.col("end_ns"), end_ns=following, opens=begins & ends_next)
+        .filter("opens").drop("opens")
+    )  # fmt: skip
+
+
+def _of_thread(rows: pl.DataFrame, key: tuple[object, ...]) -> pl.DataFrame:
+    return rows.filter((pl.col("pid") == key[0]) & (pl.col("tid") == key[1]))
+
+
+def _graph_health(trace: Trace, window: Window) -> GraphHealth:
+    names = api_names(trace)
+    calls = api_calls(trace).select("start_ns", "name_id").with_columns(call=pl.int_range(pl.len(), dtype=pl.Int64))
+    calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    by_kind = {
+        kind: calls.join(names.filter(pl.col("base_name").str.contains(pattern)), on="name_id", how="semi")
+        for kind, pattern in _GRAPH_CALLS.items()
+    }
+    recorded = gpu_ops(trace)["call"].drop_nulls().unique()
+    nodes = trace.kernels.select(pl.col("graph_node_id").is_not_null().any()).collect().item()
+    return GraphHealth(
+        **{kind: rows.height for kind, rows in by_kind.items()},
+        recorded=by_kind["launches"].filter(pl.col("call").is_in(recorded.implode())).height,
+        node_level=bool(nodes),
+    )
+
+
+def _quantiles(values: pl.Series) -> Quantiles:
+    known = values.drop_nulls()
+    if known.is_empty():
+        return Quantiles(None, None, None, None)
+    p50, p90, p99 = (int(known.quantile(q, interpolation="nearest") or 0) for q in (0.5, 0.9, 0.99))
+    return Quantiles(p50, p90, p99, float(known.mean()))  # type: ignore[arg-type]

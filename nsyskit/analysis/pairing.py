@@ -1,0 +1,104 @@
+"""GPU operations, API calls, and which call handed over which operation.
+
+An operation belongs to a call when their correlation ids are equal and they are of the same process: ids repeat across
+processes. In node-level graph traces one launch call owns all kernels of its replay. Backtrace duplicates of calls
+take no part.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.calls import classify_calls
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.names import strings_of
+from nsyskit.trace import Trace
+
+OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
+Kind = pl.Enum(list(OP_KINDS))
+_OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "stream", "correlation_id")
+
+
+@once_per_trace
+def api_calls(trace: Trace) -> pl.DataFrame:
+    """API calls without duplicates, by start: ``start_ns end_ns pid tid correlation_id name_id``."""
+    columns = ["start_ns", "end_ns", "pid", "tid", "correlation_id", "name_id"]
+    return trace.api_calls.filter(~pl.col("duplicate")).select(columns).collect()
+
+
+@once_per_trace
+def api_names(trace: Trace) -> pl.DataFrame:
+    """Distinct API names: ``name_id name base_name class`` (class by name alone: sync, submit, cuda)."""
+    names = strings_of(trace, api_calls(trace)["name_id"]).rename({"string_id": "name_id", "value": "name"})
+    return classify_calls(names, "api")
+
+
+@once_per_trace
+def gpu_ops(trace: Trace) -> pl.DataFrame:
+    """Kernels, copies, memsets and whole-graph rows by start.
+
+    Columns: ``start_ns end_ns pid device stream correlation_id kind row`` (``row`` counts within the kind's table) and
+    ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
+    """
+    tables = {"kernel": trace.kernels, "memcpy": trace.memcpys, "memset": trace.memsets, "graph": trace.graphs}
+    frames = [
+        table.select(*_OP_COLUMNS, kind=pl.lit(kind, Kind), row=pl.int_range(pl.len(), dtype=pl.Int64)).collect()
+        for kind, table in tables.items()
+    ]
+    ops = pl.concat(frames)
+    if sum(frame.height > 0 for frame in frames) > 1:
+        ops = ops.sort("start_ns", "end_ns", maintain_order=True)
+    return ops.with_columns(calls_of(trace, ops))
+
+
+def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:
+    """For rows with ``pid`` and ``correlation_id`` the row of ``api_calls`` with both, null where there is none.
+
+    The ids of one process are distinct among its calls; a damaged file may repeat one, then the first call counts.
+    """
+    calls = api_calls(trace).select("pid", "correlation_id", call=pl.int_range(pl.len(), dtype=pl.Int64))
+    calls = calls.drop_nulls("correlation_id").unique(["pid", "correlation_id"], keep="first", maintain_order=False)
+    return rows.select("pid", "correlation_id").join(
+        calls, on=["pid", "correlation_id"], how="left", maintain_order="left"
+    )["call"]
+
+
+@once_per_trace
+def op_calls(trace: Trace) -> pl.DataFrame:
+    """``gpu_ops`` with their calls beside them: ``call_start_ns call_end_ns tid call_name_id``, null for orphans."""
+    ops, calls = gpu_ops(trace), api_calls(trace)
+    picked = calls.select("start_ns", "end_ns", "tid", "name_id")[ops["call"].fill_null(0)] if calls.height else None
+    names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid", "name_id": "call_name_id"}
+    if picked is None:
+        schema = {"call_start_ns": pl.Int64, "call_end_ns": pl.Int64, "tid": pl.Int32, "call_name_id": pl.Int64}
+        return ops.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in schema.items())
+    paired = ops["call"].is_not_null()
+    return ops.hstack(picked.rename(names)).with_columns(pl.when(paired).then(pl.col(name)) for name in names.values())
+
+
+@once_per_trace
+def call_classes(trace: Trace) -> pl.Series:
+    """The class of each row of ``api_calls``: ``sync``, ``submit`` or ``cuda``.
+
+    One exception to the names: a copy with a pageable host side whose call ends at or after the end of its own copy on
+    the GPU has blocked, and is ``sync`` whatever its name.
+    """
+    classes = api_calls(trace).select("name_id").join(
+        api_names(trace).select("name_id", "class"), on="name_id", how="left", maintain_order="left"
+    )["class"].fill_null("cuda")  # fmt: skip
+    blocked = blocking_copies(trace)["call"].unique()
+    if blocked.is_empty():
+        return classes
+    return classes.scatter(blocked, "sync") if classes.dtype == pl.String else classes
+
+
+@once_per_trace
+def blocking_copies(trace: Trace) -> pl.DataFrame:
+    """Copies that held their call until they were done: the rows of ``op_calls`` of kind memcpy that did."""
+    copies = op_calls(trace).filter((pl.col("kind") == "memcpy") & pl.col("call").is_not_null())
+    memory = trace.memcpys.select("src_memory", "dst_memory").collect()
+    sides = memory[copies["row"]]
+    pageable = (sides["src_memory"] == "pageable") | (sides["dst_memory"] == "pageable")
+    return copies.filter(pageable.fill_null(value=False) & (copies["call_end_ns"] >= copies["end_ns"]))

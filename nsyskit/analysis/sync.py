@@ -1,0 +1,237 @@
+"""Sync share, and what it means.
+
+``share_of_api`` is the number everyone quotes; ``wait_share`` says what it was: near 1 the CPU waited for a working
+GPU, as in any healthy GPU-bound decode, and removing the call gains nothing; near 0 the GPU idled inside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.gpus import busy_of, feeds, gpu_uses
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import api_calls, api_names, blocking_copies, call_classes, op_calls
+from nsyskit.analysis.threads import fed_busy
+from nsyskit.analysis.windows import default_window
+from nsyskit.errors import MissingTableError
+from nsyskit.intervals import clip, covered_ns, intersect, length, union
+from nsyskit.trace import Trace, Window
+
+SYNC_CLASSES: Final = ("no_wait", "upload", "gpu_wait", "host_bound")
+SYNCHRONIZE: Final = "^(cuda|cu)(Stream|Device|Event|Ctx)Synchronize$"
+WHOLE_CONTEXT: Final = 4_294_967_295
+_MIN_SHARE_OF_WINDOW: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What synchronizing cost and what it waited for.
+
+    Calls and shares are those of the sums, over the whole file unless a window was asked for, so that they agree with
+    ``nsys stats``; what the waiting was is told for ``window``.
+
+    Attributes:
+        calls, total_ns: calls of class sync, and their durations added up.
+        share_of_api: synchronize functions / all API calls, by duration; None without API calls.
+        sync_copy_share: the same with copies that blocked counted in.
+        by_api: ``name calls total_ns share_of_api class`` of every API name.
+        wait_ns, idle_ns: sync time of driver threads over a busy GPU that the thread feeds, and the rest of it.
+        wait_share: ``wait_ns / (wait_ns + idle_ns)``; None when sync is under 1 % of the window.
+        by_class: ``class calls total_ns`` of ``SYNC_CLASSES``, for the calls of driver threads.
+    """
+
+    window: Window
+    calls: int
+    total_ns: int
+    share_of_api: float | None
+    sync_copy_share: float | None
+    by_api: pl.DataFrame
+    wait_ns: int
+    idle_ns: int
+    wait_share: float | None
+    by_class: pl.DataFrame
+
+
+def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
+    """Sync share and sync truth. Shares count whole calls that start in a window; waits are clipped to it.
+
+    Raises:
+        MissingTableError: CUDA was not collected.
+    """
+    if not trace.meta.sources.get("cuda", False):
+        raise MissingTableError("CUDA API calls", hint="capture with --trace=cuda")
+    calls = _calls_in(trace, window)
+    window = window or default_window(trace)
+    total = calls["dur_ns"].sum()
+    functions = calls.filter(pl.col("base_name").str.contains(SYNCHRONIZE))["dur_ns"].sum()
+    syncs = calls.filter(pl.col("class") == "sync")
+    wait_ns, idle_ns = _waits(trace, window)
+    enough = window.dur_ns > 0 and (wait_ns + idle_ns) >= _MIN_SHARE_OF_WINDOW * window.dur_ns
+    return SyncResult(
+        window=window,
+        calls=syncs.height,
+        total_ns=int(syncs["dur_ns"].sum()),
+        share_of_api=functions / total if total else None,
+        sync_copy_share=_with_copies(syncs, functions) / total if total else None,
+        by_api=_by_api(calls, total),
+        wait_ns=wait_ns,
+        idle_ns=idle_ns,
+        wait_share=wait_ns / (wait_ns + idle_ns) if enough else None,
+        by_class=_by_class(classified_syncs(trace, window)),
+    )
+
+
+def _calls_in(trace: Trace, window: Window | None) -> pl.DataFrame:
+    """API calls that start in the window: ``call name base_name class dur_ns`` and their columns."""
+    inside = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left") if window else pl.lit(value=True)
+    calls = api_calls(trace).with_columns(call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=pl.Int64))
+    names = api_names(trace).select("name_id", "name", "base_name")
+    return (
+        calls.filter(inside)
+        .join(names, on="name_id", how="left", maintain_order="left")
+        .with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
+    )
+
+
+def _with_copies(syncs: pl.DataFrame, functions: int) -> int:
+    copies = syncs.filter(~pl.col("base_name").str.contains(SYNCHRONIZE).fill_null(value=False))
+    return int(functions + copies["dur_ns"].sum())
+
+
+def _by_api(calls: pl.DataFrame, total: int) -> pl.DataFrame:
+    rows = calls.group_by("base_name", "class").agg(
+        pl.len().cast(pl.Int64).alias("calls"), pl.col("dur_ns").sum().alias("total_ns")
+    )
+    share = pl.col("total_ns") / total if total else pl.lit(None, pl.Float64)
+    return rows.select(pl.col("base_name").alias("name"), "calls", "total_ns", share.alias("share_of_api"), "class").sort(
+        ["total_ns", "name", "class"], descending=[True, False, False]
+    )
+
+
+def _waits(trace: Trace, window: Window) -> tuple[int, int]:
+    wait = whole = 0
+    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid").filter(call_classes(trace) == "sync")
+    for pid, tid in feeds(trace, window).select("pid", "tid").unique().iter_rows():
+        own = calls.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
+        inside = union(clip(own, window.start_ns, window.end_ns))
+        whole += length(inside)
+        wait += length(intersect(inside, fed_busy(trace, pid, tid, window)))
+    return wait, whole - wait
+
+
+def _by_class(classified: pl.DataFrame) -> pl.DataFrame:
+    counted = classified.group_by("sync_class").agg(
+        pl.len().cast(pl.Int64).alias("calls"), (pl.col("end_ns") - pl.col("start_ns")).sum().alias("total_ns")
+    )
+    order = pl.DataFrame({"class": list(SYNC_CLASSES)})
+    return order.join(
+        counted.rename({"sync_class": "class"}), on="class", how="left", maintain_order="left"
+    ).with_columns(pl.col("calls", "total_ns").fill_null(0))
+
+
+@once_per_trace
+def classified_syncs(trace: Trace, window: Window) -> pl.DataFrame:
+    """Calls of class sync of driver threads that start in the window, with what they waited for.
+
+    Columns: ``call start_ns end_ns pid tid name base_name busy_ns sync_class``. The first that holds: ``no_wait``
+    nothing was unfinished on what it waits for when it began, ``upload`` only HtoD copies were, ``gpu_wait`` a GPU
+    that the thread feeds was busy for at least half of it, ``host_bound``. A blocking copy waits for itself.
+    """
+    drivers = feeds(trace, window).select("pid", "tid").unique()
+    calls = _calls_in(trace, window).filter(pl.col("class") == "sync")
+    calls = calls.join(drivers, on=["pid", "tid"], how="semi", maintain_order="left")
+    calls = _awaited(trace, calls)
+    frames = []
+    for pid, tid in drivers.sort("pid", "tid").iter_rows():
+        own = calls.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
+        frames.append(own.with_columns(busy_ns=covered_ns(own, _fed_whole(trace, pid, tid, window))))
+    if not frames:
+        return calls.with_columns(busy_ns=pl.lit(0, pl.Int64), sync_class=pl.lit(None, pl.String))
+    syncs = _unfinished(trace, pl.concat(frames))
+    half = 2 * pl.col("busy_ns") >= pl.col("end_ns") - pl.col("start_ns")
+    return syncs.with_columns(
+        sync_class=pl.when(~pl.col("anything"))
+        .then(pl.lit("no_wait"))
+        .when(~pl.col("beyond_upload"))
+        .then(pl.lit("upload"))
+        .when(half)
+        .then(pl.lit("gpu_wait"))
+        .otherwise(pl.lit("host_bound"))
+    ).sort("start_ns", "end_ns", "pid", "tid")
+
+
+def _fed_whole(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame:
+    """As ``fed_busy``, but not cut at the window: a call that starts inside may end outside."""
+    own = feeds(trace, window).filter((pl.col("pid") == pid) & (pl.col("tid") == tid))["use"]
+    return union(pl.concat([busy_of(trace, gpu_uses(trace)[index]) for index in own]))
+
+
+def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
+    """``calls`` with ``stream``, the one waited for; null means everything of the process.
+
+    The SYNCHRONIZATION table knows it, by process and correlation id; a copy waits on its own stream.
+    """
+    waits = (
+        trace.syncs.select("pid", "correlation_id", "stream").collect().drop_nulls("correlation_id")
+        .unique(["pid", "correlation_id"], keep="first", maintain_order=True)
+        .with_columns(pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream").alias("stream"))
+    )  # fmt: skip
+    copies = (
+        op_calls(trace).filter(pl.col("call").is_not_null() & (pl.col("kind") == "memcpy"))
+        .select("call", copy_stream="stream").unique("call", keep="first", maintain_order=True)
+    )  # fmt: skip
+    return (
+        calls.join(waits, on=["pid", "correlation_id"], how="left", maintain_order="left")
+        .join(copies, on="call", how="left", maintain_order="left")
+        .with_columns(stream=pl.coalesce("copy_stream", "stream"))
+        .drop("copy_stream")
+    )
+
+
+def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
+    """``syncs`` with ``anything`` and ``beyond_upload``: was work, or other work than HtoD copies, unfinished?"""
+    ops = _handed_over(trace)
+    beyond = ops.filter(~pl.col("upload"))
+    anything = _reaches(syncs, ops) | syncs["call"].is_in(blocking_copies(trace)["call"].unique().implode())
+    own_beyond = blocking_copies(trace).filter(~_is_upload(trace, blocking_copies(trace)))["call"]
+    return syncs.with_columns(
+        anything=anything,
+        beyond_upload=_reaches(syncs, beyond) | syncs["call"].is_in(own_beyond.unique().implode()),
+    )
+
+
+@once_per_trace
+def _handed_over(trace: Trace) -> pl.DataFrame:
+    """Operations by the instant their call returned (an orphan's start): ``pid stream at end_ns upload``."""
+    ops = op_calls(trace)
+    return ops.select(
+        "pid", "stream", "end_ns", at=pl.coalesce("call_end_ns", "start_ns"), upload=_is_upload(trace, ops)
+    ).sort("at", maintain_order=True)
+
+
+def _is_upload(trace: Trace, ops: pl.DataFrame) -> pl.Series:
+    labels = trace.memcpys.select("label").collect()["label"]
+    copies = ops["kind"] == "memcpy"
+    if labels.is_empty():
+        return pl.Series("upload", [False]).new_from_index(0, ops.height)
+    label = labels[pl.select(pl.when(copies).then(ops["row"]).otherwise(0)).to_series()]
+    return (copies & (label == "HtoD")).alias("upload")
+
+
+def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
+    """For each sync whether an operation that was handed over before it began ends after that, on what it awaits."""
+    by_stream = ops.with_columns(reach=pl.col("end_ns").cum_max().over("pid", "stream"))
+    by_process = ops.with_columns(reach=pl.col("end_ns").cum_max().over("pid"))
+    rows = syncs.select("pid", "stream", "start_ns").with_row_index("row").sort("start_ns")
+    one = rows.filter(pl.col("stream").is_not_null()).join_asof(
+        by_stream.select("pid", "stream", "at", "reach"), left_on="start_ns", right_on="at", by=["pid", "stream"],
+        check_sortedness=False,
+    )  # fmt: skip
+    every = rows.filter(pl.col("stream").is_null()).join_asof(
+        by_process.select("pid", "at", "reach"), left_on="start_ns", right_on="at", by="pid", check_sortedness=False
+    )
+    found = pl.concat([frame.select("row", "start_ns", "reach") for frame in (one, every)]).sort("row")
+    return (found["reach"] > found["start_ns"]).fill_null(value=False).alias("unfinished")

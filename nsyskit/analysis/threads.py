@@ -1,0 +1,99 @@
+"""The thread ledger: every nanosecond of a driver thread has one name, split by whether a GPU it feeds is busy.
+
+A full launch queue or a blocking copy over a busy GPU is no loss: only the idle halves may feed a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.causes import classified_os_calls
+from nsyskit.analysis.gpus import busy_of, feeds, gpu_uses
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.names import strings_of
+from nsyskit.analysis.pairing import api_calls, call_classes
+from nsyskit.analysis.windows import default_window
+from nsyskit.errors import MissingTableError
+from nsyskit.intervals import clip, intersect, length, partition, union
+from nsyskit.trace import Trace, Window
+
+PARTS: Final = ("sync", "submit", "cuda", "blocked", "os", "host")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadLedger:
+    """One driver thread's window: the busy and the idle halves of all parts sum to it."""
+
+    pid: int
+    tid: int
+    name: str | None
+    window: Window
+    busy: Mapping[str, int]
+    idle: Mapping[str, int]
+
+    def part_ns(self, part: str) -> int:
+        return self.busy[part] + self.idle[part]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadsResult:
+    window: Window
+    threads: tuple[ThreadLedger, ...]
+
+
+def threads(trace: Trace, *, window: Window | None = None) -> ThreadsResult:
+    """The ledger of every thread of whose API calls an operation starting in the window comes.
+
+    Raises:
+        MissingTableError: CUDA was not collected.
+    """
+    if not trace.meta.sources.get("cuda", False):
+        raise MissingTableError("CUDA rows", hint="capture with --trace=cuda")
+    window = window or default_window(trace)
+    drivers = feeds(trace, window).select("pid", "tid").unique().sort("pid", "tid")
+    return ThreadsResult(window, tuple(_ledger(trace, pid, tid, window) for pid, tid in drivers.iter_rows()))
+
+
+def _ledger(trace: Trace, pid: int, tid: int, window: Window) -> ThreadLedger:
+    own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
+    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid").with_columns(call_classes(trace).alias("class"))
+    layers = [(part, calls.filter(own & (pl.col("class") == part))) for part in ("sync", "submit", "cuda")]
+    os_calls = classified_os_calls(trace).filter(own)
+    layers += [(part, os_calls.filter(pl.col("class") == part)) for part in ("blocked", "os")]
+    bare = [(part, frame.select("start_ns", "end_ns")) for part, frame in layers]
+    pieces = partition(window.start_ns, window.end_ns, bare, rest="host")
+    busy = intersect(pieces, fed_busy(trace, pid, tid, window))
+    total, over_busy = _by_part(pieces), _by_part(busy)
+    return ThreadLedger(
+        pid=pid,
+        tid=tid,
+        name=thread_name(trace, pid, tid),
+        window=window,
+        busy=over_busy,
+        idle={part: total[part] - over_busy[part] for part in PARTS},
+    )
+
+
+def _by_part(pieces: pl.DataFrame) -> dict[str, int]:
+    return {part: length(pieces.filter(pl.col("part") == part)) for part in PARTS}
+
+
+@once_per_trace
+def fed_busy(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame:
+    """When any GPU that the thread feeds in the window is busy: merged."""
+    own = feeds(trace, window).filter((pl.col("pid") == pid) & (pl.col("tid") == tid))["use"]
+    frames = [busy_of(trace, gpu_uses(trace)[index]) for index in own]
+    return union(clip(pl.concat(frames), window.start_ns, window.end_ns))
+
+
+def thread_name(trace: Trace, pid: int, tid: int) -> str | None:
+    """The thread's last name in the file; threads are renamed as they start."""
+    names = trace.tables["thread_names"].filter((pl.col("pid") == pid) & (pl.col("tid") == tid)).collect()
+    if names.is_empty():
+        return None
+    found = strings_of(trace, names["name_id"].tail(1))
+    return str(found["value"][0]) if found.height else None

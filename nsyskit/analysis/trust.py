@@ -1,0 +1,150 @@
+"""How far the numbers of a trace can be trusted. Printed before everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import polars as pl
+
+from nsyskit.analysis.gpus import gpu_uses
+from nsyskit.analysis.devices import devices
+from nsyskit.analysis.launch import LaunchResult, launch, launch_calls
+from nsyskit.analysis.pairing import gpu_ops
+from nsyskit.analysis.windows import default_window
+from nsyskit.errors import MissingTableError
+from nsyskit.intervals import clip, length, union
+from nsyskit.trace import Trace, Window
+
+Level = Literal["note", "warning", "error"]
+_DROPPED: Final = "(?i)drop|lost|incomplete|overflow|not enough|missing"
+_PROFILER_WARNING: Final = 0.05
+_LEVELS: Final = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class TrustNote:
+    """One fact about the trace. ``code`` is stable, for scripts; an ``error`` withholds the verdict."""
+
+    level: Level
+    code: str
+    message: str
+
+
+def trust(trace: Trace, *, window: Window | None = None) -> tuple[TrustNote, ...]:
+    """Everything that limits the numbers, errors first; never raises for what a trace lacks."""
+    notes = [*_provenance(trace), *_not_collected(trace), *_diagnostics(trace)]
+    if trace.meta.sources.get("cuda", False):
+        window = window or _window(trace)
+        notes += _kernels(trace)
+        if window is not None:
+            notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, window)]
+            notes += _ledger(trace, window)
+    return tuple(sorted(notes, key=lambda note: _LEVELS[note.level]))
+
+
+def _window(trace: Trace) -> Window | None:
+    try:
+        return default_window(trace)
+    except MissingTableError:
+        return None
+
+
+def _provenance(trace: Trace) -> list[TrustNote]:
+    meta = trace.meta
+    if meta.nsys_version is None:
+        return [TrustNote("note", "no_metadata", "the export names no nsys version (2021 or older)")]
+    return [TrustNote("note", "nsys", f"exported by nsys {meta.nsys_version}, schema {meta.schema_version}")]
+
+
+def _not_collected(trace: Trace) -> list[TrustNote]:
+    absent = [source for source, collected in trace.meta.sources.items() if not collected]
+    if not absent:
+        return []
+    level: Level = "warning" if "cuda" in absent else "note"
+    return [TrustNote(level, "not_collected", f"not collected: {', '.join(absent)}")]
+
+
+def _diagnostics(trace: Trace) -> list[TrustNote]:
+    """What nsys itself said it lost. Only counts are shown: its messages name files and processes."""
+    said = trace.tables["diagnostics"].filter(
+        pl.col("severity").is_in(["warning", "error"]) & pl.col("text").str.contains(_DROPPED)
+    )
+    count = said.select(pl.len()).collect().item()
+    if not count:
+        return []
+    text = f"nsys warned {count} time(s) of dropped or incomplete events; capture a shorter window or fewer sources"
+    return [TrustNote("warning", "dropped_events", text)]
+
+
+def _kernels(trace: Trace) -> list[TrustNote]:
+    launches = launch_calls(trace).filter(~pl.col("captured")).height
+    kinds = set(gpu_ops(trace)["kind"].unique())
+    if launches == 0 or kinds & {"kernel", "graph"}:
+        return []
+    text = (
+        f"{launches:,} kernel launches but not one kernel row: CUPTI lost them; "
+        "capture again with a newer nsys or `-t cuda-sw` (`nsyskit doctor` checks driver against nsys)"
+    )
+    return [TrustNote("error", "kernels_missing", text)]
+
+
+def _graphs(result: LaunchResult) -> list[TrustNote]:
+    health = result.graph
+    notes = []
+    if health.node_level:
+        text = "CUDA graphs were traced node by node: every kernel is visible, but short tokens are distorted"
+        notes.append(TrustNote("warning", "node_level", text))
+    if health.coverage == 0:
+        text = (
+            f"{health.launches:,} CUDA graph launches left no row: what they ran is unknown; "
+            "export with nsys 2024 or later, or capture with --cuda-graph-trace=node"
+        )
+        notes.append(TrustNote("error", "graphs_missing", text))
+    elif health.coverage is not None and health.coverage < 1:
+        text = (
+            f"only {health.recorded:,} of {health.launches:,} CUDA graph launches left rows "
+            f"({health.coverage:.1%}); the rest is counted as unknown"
+        )
+        notes.append(TrustNote("warning", "graph_coverage", text))
+    return notes
+
+
+def _orphans(trace: Trace) -> list[TrustNote]:
+    orphans = gpu_ops(trace)["call"].null_count()
+    if not orphans:
+        return []
+    total = gpu_ops(trace).height
+    return [TrustNote("warning", "orphans", f"{orphans:,} of {total:,} GPU rows have no API row (cut or dropped)")]
+
+
+def _overheads(trace: Trace, window: Window) -> list[TrustNote]:
+    pids = sorted({pid for use in gpu_uses(trace) for pid in use.pids})
+    rows = trace.overheads.filter(pl.col("pid").is_in(pids)).collect()
+    share = length(union(clip(rows, window.start_ns, window.end_ns))) / window.dur_ns if window.dur_ns else 0.0
+    if share == 0:
+        return []
+    level: Level = "warning" if share >= _PROFILER_WARNING else "note"
+    return [TrustNote(level, "profiler_share", f"the profiler itself worked in {share:.1%} of the window")]
+
+
+def _ledger(trace: Trace, window: Window) -> list[TrustNote]:
+    notes = []
+    for ledger in devices(trace, window=window).devices:
+        if ledger.overlap_ns:
+            text = f"kernels overlap by {ledger.overlap_ns:,} ns: their durations sum to more than the GPU's time"
+            notes.append(TrustNote("note", "overlap", text))
+        if ledger.graph_ns:
+            share = ledger.graph_ns / ledger.busy_ns
+            text = (
+                f"{share:.1%} of GPU time lies inside CUDA graphs traced as a whole: the kernel split below covers "
+                "the rest only; capture with --cuda-graph-trace=node to see inside"
+            )
+            notes.append(TrustNote("warning", "graphs_opaque", text))
+        parts = ledger.kernel_ns + ledger.graph_ns + ledger.memcpy_ns + ledger.memset_ns
+        whole = ledger.busy_ns == parts and sum(ledger.idle.values()) == ledger.idle_ns
+        if not whole or ledger.busy_ns + ledger.idle_ns != window.dur_ns:
+            notes.append(TrustNote("error", "invariant", "a ledger does not sum to its window; please report this"))
+    return notes
+
+
