@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nsyskit.errors import TraceFormatError
 
 RUN_JSON = "run.json"
+SCHEMA = "nsyskit.run/1"
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The parts of a run. A part that the capture did not win is absent from the disk, not from here."""
+    """The parts of a run. A part that the capture did not win is absent from the disk, not from here.
+
+    Attributes:
+        path: the folder.
+        facts: the content of ``run.json``; empty when it was not read.
+    """
 
     path: Path
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
     @property
     def run_json(self) -> Path:
@@ -37,19 +47,70 @@ class RunFolder:
         return self.path / "nvml.sqlite"
 
     @property
+    def results(self) -> Path:
+        """What llama-bench and llama-batched-bench measured, one JSON object a line."""
+        return self.path / "results.jsonl"
+
+    @property
+    def program_out(self) -> Path:
+        return self.path / "program.out"
+
+    @property
+    def program_err(self) -> Path:
+        return self.path / "program.err"
+
+    @property
+    def nsys_log(self) -> Path:
+        """What the nsys commands printed."""
+        return self.path / "nsys.log"
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        return (self.program_out, self.program_err, self.nsys_log)
+
+    @property
+    def arms(self) -> tuple[RunFolder, ...]:
+        """The run folders inside this one: the arms of ``--fused``, the runs of ``--repeat``, what ran beside."""
+        return tuple(
+            load_run(self.path / name) for name in self.facts.get("arms", ()) if is_run_folder(self.path / name)
+        )
+
+    @property
+    def spans(self) -> RunFolder:
+        """The run to take spans from: of a fused capture its graph-level arm, else this one."""
+        return self._arm("graph")
+
+    @property
+    def shares(self) -> RunFolder:
+        """The run to take shares of kernels from: of a fused capture its node-level arm, else this one."""
+        return self._arm("node")
+
+    @property
     def trace(self) -> Path:
         """What to analyze: the SQLite export, the rep file where there is none.
+
+        Of a fused capture the graph-level trace, of a repeated one the last.
 
         Raises:
             TraceFormatError: the capture ended before it had either.
         """
-        for candidate in (self.sqlite, self.rep):
-            if candidate.exists():
-                return candidate
+        for folder in (self, self.spans, *reversed(self.arms)):
+            for candidate in (folder.sqlite, folder.rep):
+                if candidate.exists():
+                    return candidate
         raise TraceFormatError(
             f"{self.path.name} holds no trace: its capture did not get that far",
             hint=f"read {RUN_JSON} and the logs beside it, then capture again",
         )
+
+    @property
+    def state(self) -> str | None:
+        """``complete``, ``interrupted``, ``failed``, or ``running`` when the capture was killed on the way."""
+        state = self.facts.get("outcome", {}).get("state")
+        return state if isinstance(state, str) else None
+
+    def _arm(self, name: str) -> RunFolder:
+        return next((arm for arm in self.arms if arm.path.name == name), self)
 
 
 def is_run_folder(path: Path) -> bool:
@@ -57,4 +118,23 @@ def is_run_folder(path: Path) -> bool:
 
 
 def load_run(path: Path) -> RunFolder:
-    return RunFolder(path)
+    """The run in a folder, with the facts of its ``run.json``.
+
+    Raises:
+        TraceFormatError: ``run.json`` is missing, damaged or of another kind.
+    """
+    try:
+        facts = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TraceFormatError(
+            f"{path} is no run folder: it has no {RUN_JSON}", hint="name one of a capture"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise TraceFormatError(
+            f"{path / RUN_JSON} cannot be read", hint="analyze the trace file in the folder instead"
+        ) from error
+    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
+        raise TraceFormatError(
+            f"{path / RUN_JSON} is not of schema {SCHEMA}", hint="analyze the trace file in the folder instead"
+        )
+    return RunFolder(path, facts)
