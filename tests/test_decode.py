@@ -213,8 +213,8 @@ def test_derived_base_names_are_those_that_nsys_stores(trace, count):
         pytest.skip(f"{path} is not there")
     with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as db:
         names = db.execute(
-            "SELECT DISTINCT full.value, short.value FROM CUPTI_ACTIVITY_KIND_KERNEL"
-            " JOIN StringIds full ON full.id = demangledName JOIN StringIds short ON short.id = shortName"
+            "SELECT DISTINCT f.value, s.value FROM CUPTI_ACTIVITY_KIND_KERNEL"
+            " JOIN StringIds f ON f.id = demangledName JOIN StringIds s ON s.id = shortName"
         ).fetchall()
     assert len(names) == count
     assert [full for full, short in names if parse_name(full).short != short] == []
