@@ -13,7 +13,8 @@ from typing import Final
 
 import polars as pl
 
-I64, I32, STR, BOOL = pl.Int64, pl.Int32, pl.String, pl.Boolean
+I64, I32, STR, BOOL = pl.Int64(), pl.Int32(), pl.String(), pl.Boolean()
+Columns = dict[str, pl.DataType]
 
 MEMORY_KINDS: Final = ("pageable", "pinned", "device", "array", "managed", "unknown")
 """Kinds of memory a copy reads or writes."""
@@ -26,10 +27,10 @@ COPY_LABELS: Final = (
 Label = pl.Enum(list(COPY_LABELS))
 Memory = pl.Enum(list(MEMORY_KINDS))
 
-_SPAN = {"start_ns": I64, "end_ns": I64}
-_GPU_OP = _SPAN | {"pid": I32, "device": I32, "context": I64, "stream": I64, "correlation_id": I64}
+_SPAN: Final[Columns] = {"start_ns": I64, "end_ns": I64}
+_GPU_OP: Final[Columns] = _SPAN | {"pid": I32, "device": I32, "context": I64, "stream": I64, "correlation_id": I64}
 
-TABLES: Final[dict[str, dict[str, pl.DataType | type[pl.DataType]]]] = {
+TABLES: Final[dict[str, Columns]] = {
     # GPU side. `device` is the CUDA ordinal within the process; `graph_node_id` is set in node-level graph traces.
     "kernels": _GPU_OP | {
         "name_id": I64, "short_name_id": I64, "graph_node_id": I64,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from nsyskit.errors import UsageError
 
@@ -11,7 +12,7 @@ _DURATION = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(ns|us|µs|ms|s)?")
 
 
 def human_ns(value_ns: float) -> str:
-    """A duration with three significant figures or more: ``999 ns``, ``1.24 µs``, ``18.8 s``."""
+    """A duration with four significant figures: ``999 ns``, ``1.240 µs``, ``18.78 s``."""
     magnitude = abs(value_ns)
     for unit, factor in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if magnitude >= factor * 0.9995:
@@ -20,7 +21,7 @@ def human_ns(value_ns: float) -> str:
 
 
 def human_bytes(value: float) -> str:
-    """A size in powers of ten, as nsys prints sizes: ``64 B``, ``1.23 kB``, ``402 MB``."""
+    """A size in powers of ten, as nsys prints sizes: ``64 B``, ``1.230 kB``, ``402.1 MB``."""
     magnitude = abs(value)
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if magnitude >= factor * 0.9995:
@@ -29,7 +30,7 @@ def human_bytes(value: float) -> str:
 
 
 def human_count(value: int) -> str:
-    """A count with thin groups of three: ``1,055,137``."""
+    """A count with groups of three: ``1,055,137``."""
     return f"{value:,}"
 
 
@@ -63,3 +64,11 @@ def _decimals(scaled: float) -> int:
     if scaled >= 99.95:
         return 0 if scaled >= 999.5 else 1
     return 2 if scaled >= 9.995 else 3
+
+
+def printable(text: str) -> str:
+    """A name from a trace, safe to print: no control characters, no marks that reverse the reading direction."""
+    return "".join(
+        char if char.isprintable() and unicodedata.category(char) != "Cf" else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )

@@ -81,9 +81,7 @@ def _peer(trace: Trace, use: GpuUse, pending: pl.DataFrame) -> pl.DataFrame:
     return union(pl.concat(pieces)) if pieces else span(0, 0)
 
 
-def _unknown(
-    trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, calls: pl.DataFrame
-) -> pl.DataFrame:
+def _unknown(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     """Instants that this file cannot explain."""
     if api_calls(trace).is_empty():
         return span(window.start_ns, window.end_ns)
@@ -97,7 +95,7 @@ def _unknown(
 
 @once_per_trace
 def lost_graph_launches(trace: Trace, pids: tuple[int, ...]) -> pl.DataFrame:
-    """Graph launches that left no row on a GPU: ``start_ns end_ns pid tid``, from call to end of the thread's next sync.
+    """Graph launches that left no row on a GPU: ``start_ns end_ns pid tid``, until the thread's next sync has ended.
 
     What ran meanwhile was not recorded. Without a later sync the time is unknown to the end of the trace.
     """
@@ -113,7 +111,11 @@ def lost_graph_launches(trace: Trace, pids: tuple[int, ...]) -> pl.DataFrame:
     syncs = calls.filter(pl.col("class") == "sync").select("pid", "tid", pl.col("start_ns").alias("at"), until="end_ns")
     last = max(int(api_calls(trace)["end_ns"].max() or 0), int(gpu_ops(trace)["end_ns"].max() or 0))  # type: ignore[arg-type]
     ended = lost.sort("end_ns").join_asof(
-        syncs.sort("at"), left_on="end_ns", right_on="at", by=["pid", "tid"], strategy="forward",
+        syncs.sort("at"),
+        left_on="end_ns",
+        right_on="at",
+        by=["pid", "tid"],
+        strategy="forward",
         check_sortedness=False,
     )
     return ended.select("start_ns", pl.col("until").fill_null(last).alias("end_ns"), "pid", "tid").sort("start_ns")

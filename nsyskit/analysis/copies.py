@@ -36,12 +36,8 @@ def copies(trace: Trace, *, window: Window | None = None) -> CopiesResult:
     if not trace.meta.sources.get("cuda", False):
         raise MissingTableError("CUDA copies", hint="capture with --trace=cuda")
     window = window or default_window(trace)
-    operations = memory_operations(trace).filter(
-        pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
-    )
-    blocked = blocking_copies(trace).filter(
-        pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left")
-    )
+    operations = memory_operations(trace).filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    blocked = blocking_copies(trace).filter(pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left"))
     return CopiesResult(
         window=window,
         hist=_histogram(operations),
@@ -73,9 +69,7 @@ def _host_side() -> pl.Expr:
 
 def _histogram(operations: pl.DataFrame) -> pl.DataFrame:
     # the largest power of two at or below n: integer arithmetic, a logarithm would misplace sizes near 2^53
-    exponent = (
-        pl.lit(63) - pl.col("bytes").bitwise_leading_zeros().cast(pl.Int64)
-    )
+    exponent = pl.lit(63) - pl.col("bytes").bitwise_leading_zeros().cast(pl.Int64)
     lo = pl.when(pl.col("bytes") > 0).then(pl.lit(2, pl.Int64).pow(exponent)).otherwise(0).cast(pl.Int64)
     return (
         operations.with_columns(lo_bytes=lo, dur=pl.col("end_ns") - pl.col("start_ns"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import wraps
+from functools import update_wrapper
 from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,8 +19,7 @@ def once_per_trace(derive: Callable[Concatenate[Trace, P], T]) -> Callable[Conca
     results: WeakKeyDictionary[Trace, dict[Hashable, T]] = WeakKeyDictionary()
     lock = RLock()
 
-    @wraps(derive)
-    def remembered(trace: Trace, *args: P.args, **kwargs: P.kwargs) -> T:
+    def remembered(trace: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         key = (args, tuple(sorted(kwargs.items())))
         with lock:
             known = results.setdefault(trace, {})
@@ -28,4 +27,4 @@ def once_per_trace(derive: Callable[Concatenate[Trace, P], T]) -> Callable[Conca
                 known[key] = derive(trace, *args, **kwargs)
             return known[key]
 
-    return remembered
+    return update_wrapper(remembered, derive)

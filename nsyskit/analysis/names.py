@@ -18,9 +18,13 @@ def named(
     printed: Callable[[pl.Expr], pl.Expr] = lambda value: value,
 ) -> pl.DataFrame:
     """``rows`` with a column ``name`` for the ids in ``column``; an id that the file does not explain names itself."""
-    strings = strings_of(trace, rows[column]).select(pl.col("string_id").alias(column), printed(pl.col("value")).alias(name))
+    strings = strings_of(trace, rows[column]).select(
+        pl.col("string_id").alias(column), printed(pl.col("value")).alias(name)
+    )
     unknown = pl.format("[unknown name {}]", pl.col(column).cast(pl.String).fill_null("NULL"))
-    return rows.join(strings, on=column, how="left", maintain_order="left").with_columns(pl.col(name).fill_null(unknown))
+    return rows.join(strings, on=column, how="left", maintain_order="left").with_columns(
+        pl.col(name).fill_null(unknown)
+    )
 
 
 def strings_of(trace: Trace, ids: pl.Series) -> pl.DataFrame:

@@ -137,7 +137,9 @@ def _require(trace: Trace, source: str, what: str, flag: str) -> None:
 
 
 def _within(frame: pl.LazyFrame, window: Window | None) -> pl.LazyFrame:
-    return frame if window is None else frame.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    return (
+        frame if window is None else frame.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    )
 
 
 def _memory_operations(trace: Trace, window: Window | None) -> pl.LazyFrame:
@@ -162,7 +164,7 @@ def _durations(frame: pl.LazyFrame, *, by: str | list[str], keep: Sequence[str] 
 
 
 def _statistics(value: pl.Expr, *, prefix: str = "", suffix: str = "_ns") -> list[pl.Expr]:
-    """avg, med, min, max, stddev of a column; null where it has no value, but a spread of 0.0 below two, as nsys has."""
+    """avg, med, min, max, stddev of a column; null where it has no value, but a spread of 0.0 below two, as there."""
     spread = value.std(ddof=1).fill_null(0.0)
     figures = {"avg": value.mean(), "med": value.median(), "min": value.min(), "max": value.max(), "stddev": spread}
     return [figure.alias(f"{prefix}{name}{suffix}") for name, figure in figures.items()]

@@ -65,8 +65,8 @@ def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
         raise MissingTableError("CUDA API calls", hint="capture with --trace=cuda")
     calls = _calls_in(trace, window)
     window = window or default_window(trace)
-    total = calls["dur_ns"].sum()
-    functions = calls.filter(pl.col("base_name").str.contains(SYNCHRONIZE))["dur_ns"].sum()
+    total = int(calls["dur_ns"].sum())
+    functions = int(calls.filter(pl.col("base_name").str.contains(SYNCHRONIZE))["dur_ns"].sum())
     syncs = calls.filter(pl.col("class") == "sync")
     wait_ns, idle_ns = _waits(trace, window)
     enough = window.dur_ns > 0 and (wait_ns + idle_ns) >= _MIN_SHARE_OF_WINDOW * window.dur_ns
@@ -87,7 +87,9 @@ def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
 def _calls_in(trace: Trace, window: Window | None) -> pl.DataFrame:
     """API calls that start in the window: ``call name base_name class dur_ns`` and their columns."""
     inside = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left") if window else pl.lit(value=True)
-    calls = api_calls(trace).with_columns(call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=pl.Int64))
+    calls = api_calls(trace).with_columns(
+        call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=pl.Int64)
+    )
     names = api_names(trace).select("name_id", "name", "base_name")
     return (
         calls.filter(inside)
@@ -106,9 +108,9 @@ def _by_api(calls: pl.DataFrame, total: int) -> pl.DataFrame:
         pl.len().cast(pl.Int64).alias("calls"), pl.col("dur_ns").sum().alias("total_ns")
     )
     share = pl.col("total_ns") / total if total else pl.lit(None, pl.Float64)
-    return rows.select(pl.col("base_name").alias("name"), "calls", "total_ns", share.alias("share_of_api"), "class").sort(
-        ["total_ns", "name", "class"], descending=[True, False, False]
-    )
+    return rows.select(
+        pl.col("base_name").alias("name"), "calls", "total_ns", share.alias("share_of_api"), "class"
+    ).sort(["total_ns", "name", "class"], descending=[True, False, False])
 
 
 def _waits(trace: Trace, window: Window) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import polars as pl
 
-from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.devices import devices
+from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.launch import LaunchResult, launch, launch_calls
 from nsyskit.analysis.pairing import gpu_ops
 from nsyskit.analysis.windows import default_window
@@ -146,5 +146,3 @@ def _ledger(trace: Trace, window: Window) -> list[TrustNote]:
         if not whole or ledger.busy_ns + ledger.idle_ns != window.dur_ns:
             notes.append(TrustNote("error", "invariant", "a ledger does not sum to its window; please report this"))
     return notes
-
-

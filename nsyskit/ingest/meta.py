@@ -13,7 +13,8 @@ from nsyskit.schema import SOURCES
 from nsyskit.trace import CaptureFacts, Gpu, Process, TraceMeta
 
 _GPU_NUMBERS = {
-    "memoryBandwidth": "memory_bandwidth", "totalMemory": "memory_bytes", "smCount": "sm_count", "clockRate": "clock_hz",
+    "memoryBandwidth": "memory_bandwidth",
+    "totalMemory": "memory_bytes", "smCount": "sm_count", "clockRate": "clock_hz",
 }  # fmt: skip
 
 

@@ -55,11 +55,15 @@ def _source(path: Path, options: OpenOptions) -> tuple[RawSource, Container]:
             return ParquetSource(path), "parquet"
         return _file_source(path, options)
     except PermissionError as error:
-        raise TraceFormatError(f"{path.name} cannot be read: permission denied", hint="check its access rights") from error
+        raise TraceFormatError(
+            f"{path.name} cannot be read: permission denied", hint="check its access rights"
+        ) from error
     except FileNotFoundError as error:
         raise TraceFormatError(f"{path} does not exist", hint="check the path") from error
     except OSError as error:
-        raise TraceFormatError(f"{path.name} cannot be read: {error.strerror or error}", hint="check the file") from error
+        raise TraceFormatError(
+            f"{path.name} cannot be read: {error.strerror or error}", hint="check the file"
+        ) from error
 
 
 def _file_source(path: Path, options: OpenOptions) -> tuple[RawSource, Container]:

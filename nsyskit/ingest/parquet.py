@@ -1,4 +1,4 @@
-"""Directories of Parquet files, one a table, as ``nsys export --type parquetdir`` writes them (nsys 2023.4 and later)."""
+"""Directories of Parquet files, one a table, as ``nsys export --type parquetdir`` of 2023.4 and later writes them."""
 
 from __future__ import annotations
 

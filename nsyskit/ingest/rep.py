@@ -15,10 +15,14 @@ from pathlib import Path
 
 import platformdirs
 
-from nsyskit.errors import OutputError
+from nsyskit.errors import OutputError, TraceFormatError
 from nsyskit.nsys import Nsys, export, export_types, find_nsys
 
 Progress = Callable[[str, float | None], None]
+
+
+def _silent(_what: str, _share: float | None) -> None:
+    """Progress for nobody."""
 
 
 def cache_dir() -> Path:
@@ -42,6 +46,28 @@ def cached_export(report: Path, *, nsys: Path | None, progress: Progress) -> Pat
     if not target.exists():
         export_to(report, target, tool=tool, kind=kind, progress=progress)
     return target
+
+
+def export_sqlite(report: Path, target: Path, *, nsys: Path | None = None, progress: Progress = _silent) -> None:
+    """Write a report's SQLite export where the user wants it; an existing file is replaced as a whole.
+
+    Raises:
+        NsysError, TraceFormatError, OutputError: as ``cached_export``.
+    """
+    check_report(report)
+    export_to(report, target, tool=find_nsys(nsys), kind="sqlite", progress=progress)
+
+
+def check_report(report: Path) -> None:
+    """Refuse what is not even a file with something in it.
+
+    Raises:
+        TraceFormatError: no such file, a directory, or empty.
+    """
+    if not report.is_file():
+        raise TraceFormatError(f"{report} is no file", hint="give the .nsys-rep or .qdrep that nsys wrote")
+    if report.stat().st_size == 0:
+        raise TraceFormatError(f"{report.name} is empty", hint="capture it again")
 
 
 def export_to(report: Path, target: Path, *, tool: Nsys, kind: str, progress: Progress) -> None:

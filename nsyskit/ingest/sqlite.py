@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -52,7 +53,7 @@ class SqliteSource:
     def row_count(self, table: str) -> int:
         if table not in self._columns:
             return 0
-        return int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0])
+        return int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0] or 0)
 
     def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
         select = ", ".join(_selected(column) for column in columns)
@@ -74,11 +75,11 @@ class SqliteSource:
             low, high = self._query(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}")[0]
         except TraceFormatError:  # a table WITHOUT ROWID
             return []
-        if low is None or high - low < _RANGE_ROWS:
+        if low is None or high is None or high - low < _RANGE_ROWS:
             return []
         pieces = min(os.cpu_count() or 1, 8)
         bounds = [low + (high - low + 1) * i // pieces for i in range(pieces + 1)]
-        return [(a, b - 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [(a, b - 1) for a, b in pairwise(bounds)]
 
     def _fetch(self, query: str) -> pl.DataFrame:
         options = {"adbc.sqlite.query.batch_rows": _BATCH_ROWS}

@@ -53,7 +53,7 @@ class _Table:
             return self._frame.select(columns)
 
     def _sorted(self, frame: pl.DataFrame) -> pl.DataFrame:
-        keys = [name for name in ("start_ns", "end_ns") if name in frame.columns]
+        keys: list[str] = [name for name in ("start_ns", "end_ns") if name in frame.columns]
         if not keys or _is_sorted(frame, keys):
             return frame
         self._order = frame.select(pl.arg_sort_by(*keys, maintain_order=True)).to_series()
@@ -97,10 +97,10 @@ def _read(source: RawSource, table: str, columns: Sequence[str], *, extra: Seque
     _require(name, present, wanted)
     raw = source.read(name, [column for column in wanted if column in present])
     raw = raw.with_columns(pl.lit(None, pl.Int64).alias(column) for column in wanted if column not in present)
-    converters = _enum_converters(source)
+    enums = _enums(source)
     schema = TABLES[table]
     expressions = [
-        _converted(column, pl.col(mapping[column]), converters).cast(schema[column]).alias(column) for column in columns
+        _converted(column, pl.col(mapping[column]), enums).cast(schema[column]).alias(column) for column in columns
     ]
     try:
         return raw.select(*expressions, *extra)
@@ -119,23 +119,39 @@ def _require(table: str, present: frozenset[str], wanted: dict[str, None]) -> No
         )
 
 
-def _converted(column: str, value: pl.Expr, enums: dict[str, dict[int, str]]) -> pl.Expr:
-    if column == "pid":
-        return (value // _PID_SHIFT) & _PID_MASK
-    if column == "tid":
-        return value & _PID_MASK
-    if column == "label":
-        return value.replace_strict(enums["label"], default="other", return_dtype=pl.String)
-    if column in {"src_memory", "dst_memory", "memory"}:
-        return value.replace_strict(enums["memory"], default="unknown", return_dtype=pl.String)
-    if column == "duplicate":
-        return (value == nsys.EVENT_CLASS_API_BACKTRACE).fill_null(value=False)
-    if column == "is_in":
-        return value != 0
-    return value
+_Enums = dict[str, dict[int, str]]
 
 
-def _enum_converters(source: RawSource) -> dict[str, dict[int, str]]:
+def _pid(value: pl.Expr) -> pl.Expr:
+    return ((value // _PID_SHIFT) & _PID_MASK).cast(pl.Int32)
+
+
+def _tid(value: pl.Expr) -> pl.Expr:
+    return (value & _PID_MASK).cast(pl.Int32)
+
+
+def _memory(value: pl.Expr, enums: _Enums) -> pl.Expr:
+    return value.replace_strict(enums["memory"], default="unknown", return_dtype=pl.String)
+
+
+_CONVERSIONS: dict[str, Callable[[pl.Expr, _Enums], pl.Expr]] = {
+    "pid": lambda value, _: _pid(value),
+    "tid": lambda value, _: _tid(value),
+    "label": lambda value, enums: value.replace_strict(enums["label"], default="other", return_dtype=pl.String),
+    "src_memory": _memory,
+    "dst_memory": _memory,
+    "memory": _memory,
+    "duplicate": lambda value, _: (value == nsys.EVENT_CLASS_API_BACKTRACE).fill_null(value=False),
+    "is_in": lambda value, _: value != 0,
+}
+"""Canonical columns that are not simply nsys's number."""
+
+
+def _converted(column: str, value: pl.Expr, enums: _Enums) -> pl.Expr:
+    return _CONVERSIONS[column](value, enums) if column in _CONVERSIONS else value
+
+
+def _enums(source: RawSource) -> _Enums:
     """Numbers -> canonical words, by the file's own ENUM tables where it has them."""
     copy = _enum(source, nsys.ENUM_COPY_KIND, nsys.COPY_KIND_PREFIX) or nsys.COPY_KINDS
     memory = _enum(source, nsys.ENUM_MEMORY_KIND, nsys.MEMORY_KIND_PREFIX) or nsys.MEMORY_KINDS
@@ -190,8 +206,8 @@ def _read_nvtx(source: RawSource, strings: _Table) -> pl.DataFrame:
     )
     names = strings.frame(["string_id", "value"])
     events = raw.with_columns(
-        _converted("pid", pl.col("globalTid"), {}).cast(pl.Int32).alias("pid"),
-        _converted("tid", pl.col("globalTid"), {}).cast(pl.Int32).alias("tid"),
+        _pid(pl.col("globalTid")).alias("pid"),
+        _tid(pl.col("globalTid")).alias("tid"),
         pl.col("text").replace("", None),
     ).join(names, left_on="textId", right_on="string_id", how="left", maintain_order="left")
     events = events.with_columns(text=pl.coalesce("text", "value"))

@@ -1,0 +1,5 @@
+"""``python -m nsyskit``."""
+
+from nsyskit.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""All analyses of one trace, put together: the value that every renderer starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nsyskit.analysis import sums
+from nsyskit.analysis.copies import copies
+from nsyskit.analysis.devices import DevicesResult, devices
+from nsyskit.analysis.gaps import gaps
+from nsyskit.analysis.launch import launch
+from nsyskit.analysis.os_threads import osrt_by_thread
+from nsyskit.analysis.sync import SyncResult, sync
+from nsyskit.analysis.threads import threads
+from nsyskit.analysis.trust import TrustNote, trust
+from nsyskit.analysis.verdict import Verdict, verdict
+from nsyskit.analysis.windows import default_window
+from nsyskit.errors import MissingTableError
+from nsyskit.trace import Trace, TraceMeta, Window
+
+Analysis = Callable[..., Any]
+
+SECTIONS: Final[dict[str, Analysis]] = {
+    "api_sum": sums.api_sum,
+    "osrt_sum": sums.osrt_sum,
+    "osrt_by_thread": osrt_by_thread,
+    "kernel_sum": sums.kernel_sum,
+    "kern_exec_sum": sums.kern_exec_sum,
+    "mem_time_sum": sums.mem_time_sum,
+    "mem_size_sum": sums.mem_size_sum,
+    "nvtx_sum": sums.nvtx_sum,
+    "sync": sync,
+    "launch": launch,
+    "copies": copies,
+    "devices": devices,
+    "threads": threads,
+    "gaps": gaps,
+}
+"""Section -> analysis, in the order of computing and of rendering."""
+
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "sums": tuple(name for name in SECTIONS if name.endswith("_sum")),
+    "osrt": ("osrt_sum", "osrt_by_thread"),
+    "sync": ("sync",),
+    "launch": ("launch",),
+    "copies": ("copies", "mem_time_sum", "mem_size_sum"),
+    "devices": ("devices",),
+    "threads": ("threads",),
+    "gaps": ("gaps", "devices"),
+    "verdict": ("verdict", "devices", "sync"),
+    **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
+}
+"""What ``--analysis`` offers -> the sections it shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Results by section; None where the source was not collected. Sections that were not asked for are absent."""
+
+    meta: TraceMeta
+    window: Window | None
+    trust: tuple[TrustNote, ...]
+    verdict: Verdict | None
+    sections: Mapping[str, Any]
+
+
+def analyze(trace: Trace, *, only: Collection[str] = (), window: Window | None = None) -> Report:
+    """Run the analyses named in ``only`` (keys of ``CHOICES``; all when empty).
+
+    ``window`` None lets sums cover the whole file and ledgers the default window.
+    """
+    wanted = {section for choice in only for section in CHOICES[choice]} or {*SECTIONS, "verdict"}
+    notes = trust(trace, window=window)
+    sections = {name: _or_none(run, trace, window) for name, run in SECTIONS.items() if name in wanted}
+    judged = None
+    if "verdict" in wanted:
+        ledgers: DevicesResult | None = sections.get("devices")
+        synced: SyncResult | None = sections.get("sync")
+        judged = verdict(ledgers, sync=synced, trust=notes)
+    return Report(trace.meta, window or _default(trace), notes, judged, sections)
+
+
+def _or_none(run: Analysis, trace: Trace, window: Window | None) -> Any:
+    try:
+        return run(trace, window=window)
+    except MissingTableError:
+        return None
+
+
+def _default(trace: Trace) -> Window | None:
+    try:
+        return default_window(trace)
+    except MissingTableError:
+        return None

@@ -1,0 +1,65 @@
+"""The command line: parse, call one library function, echo.
+
+Commands are imported when they are run, so that ``nsyskit --help`` needs neither polars nor plotly.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from nsyskit import __version__
+from nsyskit.errors import NsyskitError
+
+COMMANDS: Final[dict[str, str]] = {
+    "analyze": "Numbers, verdict and report of one trace.",
+    "capture": "Run a llama.cpp program under nsys: a steady, loaded window.",
+    "doctor": "What on this machine would make a capture fail or lie.",
+    "export": "Write the SQLite export of a rep file and keep it.",
+    "info": "What a trace holds: versions, sources, GPUs, programs.",
+    "kernels": "Explain a ggml kernel by its name, or list the catalogue.",
+    "model": "Facts of a GGUF model: sizes, bytes per token, KV cache.",
+}
+"""Command -> its line in the overview; the command itself is ``nsyskit.cli.NAME:command``."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is asked for, and turns the family of errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"nsyskit.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NsyskitError as error:
+            click.echo(f"nsyskit: {' '.join(str(error).split())}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nsyskit")
+def cli() -> None:
+    """Where each token's time goes: Nsight Systems traces of llama.cpp, explained to the nanosecond."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        cli()
+    except BrokenPipeError:  # `nsyskit … | head`
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,83 @@
+"""``nsyskit analyze``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nsyskit.cli.options import (
+    check_output,
+    emit,
+    examples,
+    force_option,
+    nsys_option,
+    open_with_progress,
+    quiet_option,
+    trace_argument,
+    write_output,
+)  # fmt: skip
+
+# spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
+CHOICES = (
+    "sums", "osrt", "sync", "launch", "copies", "devices", "threads", "gaps", "verdict",
+    "api_sum", "osrt_sum", "kernel_sum", "kern_exec_sum", "mem_time_sum", "mem_size_sum", "nvtx_sum",
+)  # fmt: skip
+
+
+@examples("""
+nsyskit analyze trace.nsys-rep
+nsyskit analyze trace.sqlite -a sync -a devices --window +1s:+2s
+nsyskit analyze trace.sqlite --format json -o trace.json
+nsyskit analyze trace.sqlite --html report.html
+""")
+@click.command()
+@trace_argument
+@click.option("-a", "--analysis", "only", multiple=True, type=click.Choice(CHOICES), help="Only this (repeatable).")
+@click.option(
+    "--window", default=None, metavar="all|gpu|START:END",
+    help="What to look at. Times take ns, us, ms or s; + counts from the first GPU operation.",
+)  # fmt: skip
+@click.option("--format", "fmt", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows a table of the text.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write the report as one HTML file.")
+@force_option
+@nsys_option
+@quiet_option
+def command(
+    *, trace: Path, only: tuple[str, ...], window: str | None, fmt: str, top: int, output: Path | None,
+    html: Path | None, force: bool, nsys: Path | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Tell where the time of TRACE went.
+
+    TRACE is a .nsys-rep, an SQLite export, a directory of `nsys export --type parquetdir`, or a run folder.
+    """
+    for target in (output, html):
+        if target is not None:
+            check_output(target, force=force)
+    from nsyskit.analysis.analyze import analyze
+    from nsyskit.analysis.windows import parse_window
+
+    opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
+    chosen = parse_window(window, opened) if window else None
+    report = analyze(opened, only=only, window=chosen)
+    if fmt == "json":
+        from nsyskit.report.json import render_json
+
+        text = render_json(report)
+    elif fmt == "csv":
+        from nsyskit.report.csv import render_csv
+
+        text = render_csv(report)
+    else:
+        from nsyskit.report.text import render_text
+
+        text = render_text(
+            report, top=top, width=None if output is None else 100, color=None if output is None else False
+        )
+    emit(text, output=output, force=force)
+    if html is not None:
+        from nsyskit.report.html import render_html
+
+        write_output(html, render_html(report), force=force)

@@ -1,0 +1,59 @@
+"""Tables as CSV. One section is a plain CSV file; several are told apart by a line ``# section`` and a blank line."""
+
+from __future__ import annotations
+
+import csv
+from io import StringIO
+from typing import Any
+
+from nsyskit.analysis.analyze import Report
+from nsyskit.errors import UsageError
+from nsyskit.report.json import document
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def render_csv(report: Report) -> str:
+    """The report's tables.
+
+    Raises:
+        UsageError: nothing that was asked for is a table.
+    """
+    sections = {name: value for name, value in document(report).items() if name != "trust"}
+    tables = {name: rows for name, value in sections.items() if (rows := _table(value))}
+    if not tables:
+        raise UsageError("there is no table to write", hint="ask for sums, copies, devices, threads or gaps with -a")
+    if len(tables) == 1:
+        return _csv(next(iter(tables.values())))
+    return "\n".join(f"# {name}\n{_csv(rows)}" for name, rows in tables.items())
+
+
+def _table(value: Any) -> list[dict[str, Any]]:
+    """A section's rows with nested values laid flat: ``idle.host``; lists within rows have no place in a table."""
+    if not isinstance(value, list) or not value:
+        return []
+    return [dict(_flat(row)) for row in value]
+
+
+def _flat(row: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    cells: list[tuple[str, Any]] = []
+    for name, value in row.items():
+        if isinstance(value, dict):
+            cells += _flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            cells.append((prefix + name, value))
+    return cells
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    out = StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+    return out.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula is quoted; names come from traces of others."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

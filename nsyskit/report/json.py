@@ -1,0 +1,245 @@
+"""The JSON document ``nsyskit.analysis/1``: stable names, sorted lists, nothing of the target's environment."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import singledispatch
+from importlib import resources
+from typing import Any
+
+import polars as pl
+
+from nsyskit.analysis.analyze import Report
+from nsyskit.analysis.causes import CAUSES
+from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.devices import DeviceLedger, DevicesResult
+from nsyskit.analysis.gaps import GapsResult
+from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.sums import EXEC_STATISTICS, SumResult
+from nsyskit.analysis.sync import SyncResult
+from nsyskit.analysis.threads import PARTS, ThreadsResult
+from nsyskit.analysis.verdict import Verdict
+from nsyskit.trace import TraceMeta, Window
+
+SCHEMA = "nsyskit.analysis/1"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the document, shipped with the package."""
+    text = resources.files("nsyskit.report").joinpath("analysis.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def render_json(report: Report) -> str:
+    """The document as text; keys in the order of the contract."""
+    return json.dumps(document(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The document as plain values. A section without a source is None; one not asked for is absent."""
+    body: dict[str, Any] = {
+        "schema": SCHEMA,
+        "trace": _trace(report.meta, report.window, report),
+        "trust": [{"level": note.level, "code": note.code, "message": note.message} for note in report.trust],
+    }
+    for name, result in report.sections.items():
+        if name == "gaps":
+            continue
+        body["mem_hist" if name == "copies" else name] = None if result is None else section(result)
+    if body.get("devices") is not None and report.sections.get("gaps") is not None:
+        _add_gaps(body["devices"], report.sections["devices"], report.sections["gaps"])
+    if report.verdict is not None:
+        body["verdict"] = section(report.verdict)
+    return body
+
+
+def _trace(meta: TraceMeta, window: Window | None, report: Report) -> dict[str, Any]:
+    active = _active_pids(report)
+    return {
+        "name": meta.name,
+        "nsys_version": meta.nsys_version,
+        "export_schema": meta.schema_version,
+        "sources": dict(meta.sources),
+        "gpus": [
+            {"gpu": gpu.gpu, "name": gpu.name, "uuid": gpu.uuid, "memory_bandwidth": gpu.memory_bandwidth}
+            for gpu in meta.gpus
+        ],
+        "processes": [{"pid": pid, "program": meta.program_of(pid)} for pid in sorted(active)],
+        "tables": dict(meta.tables),
+        "window": None if window is None else _window(window),
+    }
+
+
+def _active_pids(report: Report) -> set[int]:
+    """Processes that appear in the results; nsys names every process of the machine."""
+    pids: set[int] = set()
+    for result in report.sections.values():
+        if isinstance(result, OsThreadsResult | ThreadsResult):
+            pids |= {thread.pid for thread in result.threads}
+        elif isinstance(result, DevicesResult):
+            pids |= {pid for ledger in result.devices for pid in ledger.use.pids}
+    return pids
+
+
+def _window(window: Window) -> dict[str, Any]:
+    return {"kind": window.kind, "start_ns": window.start_ns, "end_ns": window.end_ns}
+
+
+@singledispatch
+def section(result: object) -> Any:
+    """One result as plain values."""
+    raise NotImplementedError(type(result))
+
+
+@section.register
+def _sum(result: SumResult) -> Any:
+    if result.kind == "kern_exec_sum":
+        return [_exec_row(row) for row in result.rows.iter_rows(named=True)]
+    hidden = {"name_id", "short_name_id"}
+    return _rows(result.rows.select(name for name in result.rows.columns if name not in hidden))
+
+
+def _exec_row(row: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: row[name] for name in ("pid", "tid", "device", "api", "kernel", "count", "queue_count")}
+    parts = {
+        part: {f"{name}_ns": _finite(row[f"{part}_{name}_ns"]) for name in EXEC_STATISTICS}
+        for part in ("total", "api", "queue", "kernel")
+    }
+    parts["kernel_ns"] = parts.pop("kernel")  # `kernel` is the name
+    return plain | parts
+
+
+@section.register
+def _sync(result: SyncResult) -> Any:
+    return {
+        "calls": result.calls,
+        "total_ns": result.total_ns,
+        "share_of_api": result.share_of_api,
+        "sync_copy_share": result.sync_copy_share,
+        "wait_ns": result.wait_ns,
+        "idle_ns": result.idle_ns,
+        "wait_share": result.wait_share,
+        "by_class": {
+            row["class"]: {"calls": row["calls"], "total_ns": row["total_ns"]} for row in _rows(result.by_class)
+        },
+        "by_api": _rows(result.by_api),
+        "window": _window(result.window),
+    }
+
+
+@section.register
+def _launch(result: LaunchResult) -> Any:
+    graph = result.graph
+    return {
+        "pairs": result.pairs,
+        "launches": result.launches,
+        "api_ns": _quantiles(result.api_ns),
+        "queue_ns": _quantiles(result.queue_ns),
+        "kern_ns": _quantiles(result.kern_ns),
+        "total_ns": _quantiles(result.total_ns),
+        "shorter_than_launch_share": result.shorter_than_launch_share,
+        "orphans": result.orphans,
+        "excluded_capture": result.excluded_capture,
+        "graph": {
+            "launches": graph.launches, "captures": graph.captures, "instantiations": graph.instantiations,
+            "updates": graph.updates, "destroys": graph.destroys, "recorded": graph.recorded,
+            "coverage": graph.coverage, "node_level": graph.node_level,
+        },
+        "window": _window(result.window),
+    }  # fmt: skip
+
+
+def _quantiles(values: Quantiles) -> dict[str, Any]:
+    return {"p50": values.p50, "p90": values.p90, "p99": values.p99, "mean": values.mean}
+
+
+@section.register
+def _copies(result: CopiesResult) -> Any:
+    return _rows(result.hist)
+
+
+@section.register
+def _devices(result: DevicesResult) -> Any:
+    return [_device(ledger) for ledger in result.devices]
+
+
+def _device(ledger: DeviceLedger) -> dict[str, Any]:
+    return {
+        "gpu": ledger.use.gpu,
+        "name": ledger.use.name,
+        "processes": list(ledger.use.pids),
+        "device": ledger.use.device,
+        "window_ns": ledger.window.dur_ns,
+        "busy_ns": ledger.busy_ns,
+        "kernel_ns": ledger.kernel_ns,
+        "graph_ns": ledger.graph_ns,
+        "memcpy_ns": ledger.memcpy_ns,
+        "memset_ns": ledger.memset_ns,
+        "idle_ns": ledger.idle_ns,
+        "overlap_ns": ledger.overlap_ns,
+        "kernel_sum_ns": ledger.kernel_sum_ns,
+        "idle": {cause: ledger.idle[cause] for cause in CAUSES},
+    }
+
+
+def _add_gaps(documents: list[dict[str, Any]], devices: DevicesResult, gaps: GapsResult) -> None:
+    by_use = {found.use: found for found in gaps.devices}
+    for target, ledger in zip(documents, devices.devices, strict=True):
+        found = by_use[ledger.use]
+        target["gaps"] = [
+            {
+                "start_ns": row["start_ns"], "dur_ns": row["dur_ns"],
+                "causes": {cause: row[cause] for cause in CAUSES if row[cause]},
+                "before": row["before"], "after": row["after"],
+            }
+            for row in found.longest.iter_rows(named=True)
+        ]  # fmt: skip
+        target["gap_hist"] = _rows(found.hist)
+
+
+@section.register
+def _threads(result: ThreadsResult) -> Any:
+    return [
+        {
+            "pid": thread.pid, "tid": thread.tid, "name": thread.name, "window_ns": thread.window.dur_ns,
+            **{
+                f"{part}_{half}_ns": values[part]
+                for part in PARTS
+                for half, values in (("busy", thread.busy), ("idle", thread.idle))
+            },
+        }
+        for thread in result.threads
+    ]  # fmt: skip
+
+
+@section.register
+def _os_threads(result: OsThreadsResult) -> Any:
+    return [
+        {
+            "pid": thread.pid, "tid": thread.tid, "name": thread.name, "driver": thread.driver,
+            "span_ns": thread.span_ns, "total_ns": thread.total_ns,
+            "calls": _rows(thread.calls), "chains": _rows(thread.chains),
+        }
+        for thread in result.threads
+    ]  # fmt: skip
+
+
+@section.register
+def _verdict(result: Verdict) -> Any:
+    return {
+        "bottleneck": result.bottleneck,
+        "sentence": result.sentence,
+        "evidence": [{"path": item.path, "value": item.value} for item in result.evidence],
+        "bounds": [{"part": bound.part, "max_speedup": bound.max_speedup} for bound in result.bounds],
+    }
+
+
+def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    return [{name: _finite(value) for name, value in row.items()} for row in frame.iter_rows(named=True)]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
