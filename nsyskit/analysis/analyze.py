@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from nsyskit.analysis import sums
 from nsyskit.analysis.copies import copies
 from nsyskit.analysis.devices import DevicesResult, devices
 from nsyskit.analysis.gaps import gaps
+from nsyskit.analysis.host_functions import host_functions
+from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
 from nsyskit.analysis.launch import launch
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.sync import SyncResult, sync
@@ -18,6 +21,7 @@ from nsyskit.analysis.trust import TrustNote, trust
 from nsyskit.analysis.verdict import Verdict, verdict
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
+from nsyskit.ggml.catalogue import KernelRules
 from nsyskit.trace import Trace, TraceMeta, Window
 
 Analysis = Callable[..., Any]
@@ -26,7 +30,10 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "api_sum": sums.api_sum,
     "osrt_sum": sums.osrt_sum,
     "osrt_by_thread": osrt_by_thread,
-    "kernel_sum": sums.kernel_sum,
+    "kernel_sum": kernel_hotspots,
+    "category_sum": category_sum,
+    "family_sum": family_sum,
+    "quant_sum": quant_sum,
     "kern_exec_sum": sums.kern_exec_sum,
     "mem_time_sum": sums.mem_time_sum,
     "mem_size_sum": sums.mem_size_sum,
@@ -37,18 +44,22 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "devices": devices,
     "threads": threads,
     "gaps": gaps,
+    "host_functions": host_functions,
 }
-"""Section -> analysis, in the order of computing and of rendering."""
+"""Section -> analysis, in the order of computing."""
+
+_BY_CATALOGUE: Final = frozenset({"kernel_sum", "category_sum", "family_sum", "quant_sum"})
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "sums": tuple(name for name in SECTIONS if name.endswith("_sum")),
     "osrt": ("osrt_sum", "osrt_by_thread"),
+    "hotspots": ("category_sum", "family_sum", "quant_sum", "kernel_sum"),
     "sync": ("sync",),
     "launch": ("launch",),
     "copies": ("copies", "mem_time_sum", "mem_size_sum"),
     "devices": ("devices",),
     "threads": ("threads",),
-    "gaps": ("gaps", "devices"),
+    "gaps": ("gaps", "host_functions", "devices"),
     "verdict": ("verdict", "devices", "sync"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
 }
@@ -66,14 +77,25 @@ class Report:
     sections: Mapping[str, Any]
 
 
-def analyze(trace: Trace, *, only: Collection[str] = (), window: Window | None = None) -> Report:
+def analyze(
+    trace: Trace,
+    *,
+    only: Collection[str] = (),
+    window: Window | None = None,
+    rules: KernelRules | None = None,
+) -> Report:
     """Run the analyses named in ``only`` (keys of ``CHOICES``; all when empty).
 
-    ``window`` None lets sums cover the whole file and ledgers the default window.
+    ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
+    kernel catalogue.
     """
     wanted = {section for choice in only for section in CHOICES[choice]} or {*SECTIONS, "verdict"}
     notes = trust(trace, window=window)
-    sections = {name: _or_none(run, trace, window) for name, run in SECTIONS.items() if name in wanted}
+    sections = {
+        name: _or_none(partial(run, rules=rules) if name in _BY_CATALOGUE else run, trace, window)
+        for name, run in SECTIONS.items()
+        if name in wanted
+    }
     judged = None
     if "verdict" in wanted:
         ledgers: DevicesResult | None = sections.get("devices")

@@ -20,7 +20,7 @@ from nsyskit.cli.options import (
 
 # spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
 CHOICES = (
-    "sums", "osrt", "sync", "launch", "copies", "devices", "threads", "gaps", "verdict",
+    "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "verdict",
     "api_sum", "osrt_sum", "kernel_sum", "kern_exec_sum", "mem_time_sum", "mem_size_sum", "nvtx_sum",
 )  # fmt: skip
 
@@ -40,6 +40,7 @@ nsyskit analyze trace.sqlite --html report.html
 )  # fmt: skip
 @click.option("--format", "fmt", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows a table of the text.")
+@click.option("--kernel-rules", type=click.Path(path_type=Path), help="Kernel rules of your own, tried first.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as one HTML file.")
 @force_option
@@ -47,7 +48,7 @@ nsyskit analyze trace.sqlite --html report.html
 @quiet_option
 def command(
     *, trace: Path, only: tuple[str, ...], window: str | None, fmt: str, top: int, output: Path | None,
-    html: Path | None, force: bool, nsys: Path | None, quiet: bool,
+    kernel_rules: Path | None, html: Path | None, force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Tell where the time of TRACE went.
 
@@ -58,10 +59,12 @@ def command(
             check_output(target, force=force)
     from nsyskit.analysis.analyze import analyze
     from nsyskit.analysis.windows import parse_window
+    from nsyskit.ggml.catalogue import KernelRules
 
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
-    report = analyze(opened, only=only, window=chosen)
+    rules = KernelRules.load(kernel_rules) if kernel_rules else None
+    report = analyze(opened, only=only, window=chosen, rules=rules)
     if fmt == "json":
         from nsyskit.report.json import render_json
 

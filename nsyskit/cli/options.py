@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def open_with_progress(path: Path, *, nsys: Path | None, quiet: bool = False) ->
 @contextmanager
 def progress_line(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
     """A spinner on stderr that says what is being done; silent when asked to be or when nobody watches."""
-    if quiet or not click.get_text_stream("stderr").isatty():
+    if quiet or not sys.stderr.isatty():
         yield _ignore
         return
     from rich.console import Console

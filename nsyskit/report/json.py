@@ -15,6 +15,8 @@ from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
 from nsyskit.analysis.devices import DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
+from nsyskit.analysis.host_functions import HostFunctionsResult
+from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.sums import EXEC_STATISTICS, SumResult
@@ -46,11 +48,13 @@ def document(report: Report) -> dict[str, Any]:
         "trust": [{"level": note.level, "code": note.code, "message": note.message} for note in report.trust],
     }
     for name, result in report.sections.items():
-        if name == "gaps":
+        if name in {"gaps", "host_functions"}:  # they are told within their device
             continue
         body["mem_hist" if name == "copies" else name] = None if result is None else section(result)
-    if body.get("devices") is not None and report.sections.get("gaps") is not None:
-        _add_gaps(body["devices"], report.sections["devices"], report.sections["gaps"])
+    devices = report.sections.get("devices")
+    if devices is not None:
+        _add_gaps(body["devices"], devices, report.sections.get("gaps"))
+        _add_host_functions(body["devices"], devices, report.sections.get("host_functions"))
     if report.verdict is not None:
         body["verdict"] = section(report.verdict)
     return body
@@ -110,6 +114,11 @@ def _exec_row(row: dict[str, Any]) -> dict[str, Any]:
     }
     parts["kernel_ns"] = parts.pop("kernel")  # `kernel` is the name
     return plain | parts
+
+
+@section.register
+def _hotspots(result: HotspotResult) -> Any:
+    return _rows(result.rows)
 
 
 @section.register
@@ -185,7 +194,23 @@ def _device(ledger: DeviceLedger) -> dict[str, Any]:
     }
 
 
-def _add_gaps(documents: list[dict[str, Any]], devices: DevicesResult, gaps: GapsResult) -> None:
+def _add_host_functions(
+    documents: list[dict[str, Any]], devices: DevicesResult, found: HostFunctionsResult | None
+) -> None:
+    by_use = {explained.use: explained for explained in found.devices} if found else {}
+    for target, ledger in zip(documents, devices.devices, strict=True):
+        if ledger.use in by_use:
+            explained = by_use[ledger.use]
+            target["host_functions"] = _rows(explained.functions)
+            target["host_callers"] = _rows(explained.callers)
+            target["host_waits"] = _rows(explained.waits)
+            target["host_running_ns"] = explained.running_ns
+            target["host_descheduled_ns"] = explained.descheduled_ns
+
+
+def _add_gaps(documents: list[dict[str, Any]], devices: DevicesResult, gaps: GapsResult | None) -> None:
+    if gaps is None:
+        return
     by_use = {found.use: found for found in gaps.devices}
     for target, ledger in zip(documents, devices.devices, strict=True):
         found = by_use[ledger.use]

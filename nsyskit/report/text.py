@@ -26,6 +26,8 @@ from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
 from nsyskit.analysis.devices import DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
+from nsyskit.analysis.host_functions import HostFunctionsResult
+from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.sums import SumResult
@@ -43,8 +45,9 @@ _LEVEL_STYLE: Final = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _ORDER: Final = (
-    "devices", "threads", "sync", "launch", "gaps", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies",
-    "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
+    "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum", "quant_sum",
+    "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
+    "kern_exec_sum",
 )  # fmt: skip
 _DETAILS: Final = frozenset({"kern_exec_sum", "osrt_sum", "mem_size_sum"})
 """Left out of the full report, where a sharper section says the same; shown when asked for by name."""
@@ -146,7 +149,7 @@ def _duration_table(title: str, rows: pl.DataFrame, layout: Layout) -> Table:
             "max": lambda row: human_ns(row["max_ns"]),
             "stddev": lambda row: human_ns(row["stddev_ns"]),
         }
-    if "category" in rows.columns:
+    if "category" in rows.columns and layout.width >= _WIDE:
         columns["category"] = lambda row: str(row["category"])
     return _table(title, rows, columns, layout, name=lambda row: shortened(row["name"] or ""))
 
@@ -172,6 +175,18 @@ def _exec_table(rows: pl.DataFrame, layout: Layout) -> Table:
     if layout.width >= _WIDE:
         columns["call"] = lambda row: row["api"]
     return _table(TITLES["kern_exec_sum"], rows, columns, layout, name=lambda row: shortened(row["kernel"]))
+
+
+@block_of.register
+def _hotspots(result: HotspotResult, layout: Layout) -> RenderableType | None:
+    if set(result.rows[result.by]) <= {"other", "none"}:  # no kernel of llama.cpp: the split says nothing
+        return None
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "time": lambda row: human_share(row["share"]),
+        "total": lambda row: human_ns(row["total_ns"]),
+        "count": lambda row: human_count(row["count"]),
+    }
+    return _table(f"Kernels by {result.by}", result.rows, columns, layout, name=lambda row: str(row[result.by]))
 
 
 @block_of.register
@@ -298,6 +313,21 @@ def _gaps(result: GapsResult, layout: Layout) -> RenderableType | None:
         for found in result.devices
         if found.longest.height
     ]  # fmt: skip
+    return Group(*blocks) if blocks else None
+
+
+@block_of.register
+def _host_functions(result: HostFunctionsResult, layout: Layout) -> RenderableType | None:
+    blocks: list[RenderableType] = []
+    for device in result.devices:
+        rows = device.functions.filter((pl.col("cause") == "host") & (pl.col("function") != "[unresolved]")).head(3)
+        if rows.height:
+            blocks.append(Text(f"While {device.use.name or 'the GPU'} idled for the host, its driver threads were in"))
+        for row in rows.iter_rows(named=True):
+            line = f"  {human_share(row['share'])} of {row['cause']} samples: {row['function']} ({row['module']})"
+            blocks.append(_clipped(line, layout.width))
+        callers = device.callers.filter(pl.col("cause") == "host").head(1)
+        blocks += [_clipped(f"    under {_chain(row)}", layout.width, style="dim") for row in callers["frames"]]
     return Group(*blocks) if blocks else None
 
 
