@@ -1,0 +1,1 @@
+"""Sample traces and the generator of synthetic ones."""
