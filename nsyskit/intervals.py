@@ -53,7 +53,7 @@ def clip(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFram
 
     An empty row stays when its instant is in ``[window_start, window_end)``.
     """
-    inside = (_start < window_end) & ((_end > window_start) | ((_start == _end) & (_start >= window_start)))
+    inside = (_start < window_end) & ((_end > window_start) | (_start >= window_start))
     return frame.filter(inside & pl.lit(window_start < window_end)).with_columns(
         _start.clip(lower_bound=window_start), _end.clip(upper_bound=window_end)
     )
@@ -76,6 +76,7 @@ def intersect(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
     starts, ends = merged.get_column("start_ns"), merged.get_column("end_ns")
     first = ends.search_sorted(rows.get_column("start_ns"), side="right")
     stop = starts.search_sorted(rows.get_column("end_ns"), side="left")
+    # Rows without a piece must go before explode: Polars 1 makes a row of an empty list, Polars 2 none.
     return (
         rows.with_columns(_signed(first).alias("_first"), _signed(stop).alias("_stop"))
         .filter(pl.col("_first") < pl.col("_stop"))

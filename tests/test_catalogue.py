@@ -420,10 +420,11 @@ def test_a_quant_that_is_no_known_format_stays_as_spelled(tmp_path):
         (one(args="quant"), "'args' is not a list of texts"),
         (one(args=[3]), "'args' is not a list of texts"),
         (one(fused="norm"), "'fused' is not a list of texts"),
-        (one(args=["quant badge"]), "'args' has a word 'badge'; see the built-in rules"),
+        (one(args=["quant badge wedge"]), "'args' has a word 'badge'; see the built-in rules"),
         (one(quants=["F16"]), "'quants' is not a list of pairs"),
         (one(quants={"a": "F16"}), "'quants' is not a list of pairs"),
         (one(quants=[["a"]]), "'quants' is not a list of pairs"),
+        (one(quants=[["a", "F16", "b"]]), "'quants' is not a list of pairs"),
     ],
 )
 def test_a_bad_rule_file_is_one_clear_line(tmp_path, text, message):

@@ -25,6 +25,7 @@ from nsyskit.ggml.quants import BITS, TYPES, bits_per_weight, type_name
         ("void (anonymous namespace)::norm_kernel(int)", "norm_kernel", ()),
         ("std::enable_if<true, void>::type ns::f<int>(T1)", "f", ("int",)),
         ("void ns<int>::f(int)", "f", ()),
+        ("void f<3>(const std::array<int, 4> &)", "f", ("3",)),
         (
             "void f<a(int)::[lambda(int, int) (instance 1)], 5>(R, T1)",
             "f",
@@ -33,6 +34,7 @@ from nsyskit.ggml.quants import BITS, TYPES, bits_per_weight, type_name
         ("void f<std::array<int, 4>, {1, 2}>", "f", ("std::array<int, 4>", "{1, 2}")),
         ("void mul_mat_vec_q<(ggml_type)12, (int)1, (bo…", "mul_mat_vec_q", ("(ggml_type)12", "(int)1")),
         ("void mul_mat_vec_q<(ggml", "mul_mat_vec_q", ()),
+        ("mul_mat_vec_q<(ggml_type)12, (int)1, (bo…", "mul_mat_vec_q", ("(ggml_type)12", "(int)1")),
         ("", "", ()),
         ("void ", "void", ()),
     ],
@@ -182,6 +184,8 @@ def test_a_layout_fits_by_count_and_kind(layout, args, fits):
         ("convert", ["&cpy_blck_q_f32<&dequantize_q4_0, (int)32>"], Facts(op="q4_0_f32", quant="Q4_0")),
         ("convert", ["&cpy_1_scalar<float, MyType>"], Facts()),
         ("convert", ["&cpy_1_f32"], Facts()),
+        ("convert", ["&cpy_f32_f16_q8_0"], Facts()),
+        ("src dst", ["block_q4_0", "block_q8_0"], Facts(op="q4_0_q8_0", quant="Q4_0")),
     ],
 )
 def test_fields(layout, args, facts):

@@ -50,6 +50,11 @@ def test_union_drops_empty_rows():
     assert iv.union(frame((3, 3), (5, 8), (5, 5), (10, 10))).rows() == [(5, 8)]
 
 
+def test_a_row_that_ends_before_it_starts_covers_nothing():
+    assert iv.union(frame((3, 5), (8, 4))).rows() == [(3, 5)]
+    assert iv.assign(pl.Series([2, 5]), frame((4, 1), (3, 8))).to_list() == [None, 1]
+
+
 def test_union_by_keeps_groups_apart_and_sorts_by_group():
     rows = frame((3, 8), (5, 9), (0, 4)).with_columns(device=pl.Series([1, 0, 1]))
     assert iv.union(rows, by=["device"]).rows() == [(0, 5, 9), (1, 0, 8)]
@@ -92,7 +97,7 @@ def test_complement_is_the_gaps():
 
 
 def test_intersect_cuts_a_row_into_pieces_and_keeps_its_columns():
-    rows = named((0, 10, "a"), (4, 6, "b"), (9, 9, "c"))
+    rows = named((0, 10, "a"), (4, 6, "b"), (9, 9, "c"), (6, 6, "d"))
     assert iv.intersect(rows, frame((1, 3), (5, 8))).rows() == [(1, 3, "a"), (5, 8, "a"), (5, 6, "b")]
 
 

@@ -25,7 +25,7 @@ _BOOLEAN = re.compile(r"(?:\(bool\))?([01])|(true|false)")
 _GGML_TYPE = re.compile(r"\(ggml_type\)(\d+)|(\d+)|(?:ggml_type::)?GGML_TYPE_(\w+)")
 _CPP_TYPE = re.compile(r"(?!true$|false$)[A-Za-z_][\w:]*(?: [A-Za-z_][\w:]*)*[ *&]*")
 _FUNCTION = re.compile(r"&\(?(?:\w+::)*(\w+)(?:[(<].*)?|(?!true$|false$)(?:\w+::)*([A-Za-z_]\w*)")
-_FORMAT = re.compile("|".join(rf"(?<![a-z0-9]){name}(?![a-z0-9])" for name in sorted(quants.NAMES, key=len)[::-1]))
+_FORMAT = re.compile("|".join(rf"(?<![a-z0-9]){name}(?![a-z0-9])" for name in quants.NAMES))
 _CPP_FORMATS: Final = {
     "half": "F16", "__half": "F16", "half2": "F16", "__half2": "F16",
     "nv_bfloat16": "BF16", "__nv_bfloat16": "BF16", "nv_bfloat162": "BF16", "__nv_bfloat162": "BF16",
