@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -169,7 +169,7 @@ def export(
         raise OutputError(f"the folder {output.parent} does not exist", hint="make it first")
     argv = export_argv(nsys, report, output, kind=kind, extra=extra)
     try:
-        code, said = _run_watched(argv, progress)
+        code, said = run_watched(argv, progress)
         _raise_export_error(nsys, report, output, code, said)
     except BaseException:
         _remove(output)
@@ -197,6 +197,39 @@ def report_version(report: Path) -> str | None:
         match = _MAGIC.match(file.read(80))
     version = match[1].decode().replace("@", ".") if match else None
     return version if version and "." in version else None
+
+
+def run_watched(
+    argv: Sequence[str], progress: Progress | None = None, *, environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Run an nsys command to its end: its exit code, and what it said apart from its progress bars.
+
+    Anything that is raised meanwhile, such as a Ctrl-C, ends the command.
+
+    Raises:
+        NsysError: it cannot be run.
+    """
+    try:
+        # An own process group: a Ctrl-C of the terminal reaches us alone, and we end the command.
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise NsysError(f"{argv[0]} cannot be run ({error.strerror})", hint=INSTALL_HINT) from error
+    with process:
+        try:
+            lines: list[str] = []
+            for line in _lines(process.stdout):
+                percent = _PERCENT.search(line)
+                if percent is None:
+                    lines.append(line)
+                elif progress is not None:
+                    progress(min(int(percent[1]), 100) / 100)
+            return process.wait(), "\n".join(lines)
+        except BaseException:
+            process.kill()
+            raise
 
 
 def _ask(path: Path, *arguments: str) -> str:
@@ -231,25 +264,6 @@ def _check_report(nsys: Nsys, report: Path) -> None:
     if not head.startswith(b"NVIDIA "):
         what = "is empty" if not head else "is not a rep file of nsys"
         raise TraceFormatError(f"{report} {what}", hint="capture again or name a .nsys-rep file")
-
-
-def _run_watched(argv: Sequence[str], progress: Progress | None) -> tuple[int, str]:
-    # An own process group: a Ctrl-C of the terminal reaches us alone, and we end the export.
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        try:
-            lines: list[str] = []
-            for line in _lines(process.stdout):
-                percent = _PERCENT.search(line)
-                if percent is None:
-                    lines.append(line)
-                elif progress is not None:
-                    progress(min(int(percent[1]), 100) / 100)
-            return process.wait(), "\n".join(lines)
-        except BaseException:
-            process.kill()
-            raise
 
 
 def _lines(stream: IO[bytes] | None) -> Iterator[str]:

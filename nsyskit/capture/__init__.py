@@ -1,0 +1,1 @@
+"""Captures: a program run under nsys, kept as a run folder."""
