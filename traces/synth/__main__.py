@@ -43,7 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
 def save(layout: Layout, folder: Path, *, name: str, seed: int, truth: str = "auto") -> dict[str, Any]:
     """Write ``trace.sqlite`` and ``truth.json``; returns the latter's contents."""
     full = truth == "full" or (truth == "auto" and len(layout.ops["start"]) <= _FULL_TRUTH_ROWS)
-    provenance = {"what": PROVENANCE, "preset": name, "seed": seed, "schema": layout.schema, "truth": "full" if full else "sums"}
+    provenance = {
+        "what": PROVENANCE,
+        "preset": name,
+        "seed": seed,
+        "schema": layout.schema,
+        "truth": "full" if full else "sums",
+    }
     document = build_truth(layout, provenance=provenance, full=full)
     write(layout, folder / "trace.sqlite", name=name, seed=seed)
     (folder / "truth.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traces.synth.tape import I64
 from traces.synth.world import Process, Thread, World
 
 
@@ -28,10 +27,7 @@ HTTP = Kind(
 LISTEN = Kind("llama-server", "poll", 100e6, ("poll", "httplib::Server::listen_internal()", "start_thread"))
 CUDA_EVENTS = Kind("cuda-EvtHandlr", "poll", 100e6, ("poll", "cuda-EvtHandlr"))
 WORKER = Kind("llama-worker", "sem_wait", 11e6, ("sem_wait", "ggml_graph_compute_secondary_thread", "start_thread"))
-TIMER = Kind(
-    "llama-timer", "pthread_cond_timedwait", 250e6,
-    ("pthread_cond_timedwait", "common_log::worker()", "start_thread"),
-)  # fmt: skip
+POOL = Kind("llama-log", "pthread_cond_wait", 120e6, ("pthread_cond_wait", "common_log::worker()", "start_thread"))
 
 
 def add_threads(world: World, process: Process, kinds: tuple[tuple[Kind, int], ...], span: tuple[int, int]) -> None:
@@ -47,7 +43,7 @@ def _fill(world: World, thread: Thread, kind: Kind, span: tuple[int, int]) -> No
     expected = int((last - first) / (kind.wait_ns + kind.between_ns) * 2) + 4
     waits = rng.exponential(kind.wait_ns, expected).astype(np.int64) + 1_500
     gaps = rng.exponential(kind.between_ns, expected).astype(np.int64) + 500
-    starts: I64 = first + np.cumsum(waits + gaps) - waits
+    starts = first + np.cumsum(waits + gaps) - waits
     ends = np.minimum(starts + waits, last)
     keep = starts < last
     chain = world.chain(*kind.frames)
@@ -67,3 +63,17 @@ def sample_cpu(world: World, thread: Thread, busy: list[tuple[int, int, tuple[st
                 start=at, end=at, proc=thread.process.number, thread=thread.number, cpu=thread.number % 8, chain=chain
             )
             at += period_ns
+
+
+def flush_buffers(world: World, process: Process, span: tuple[int, int], every_ns: float = 9e6) -> None:
+    """CUPTI's own thread writes its buffers out now and then."""
+    thread = world.thread(process, "CUPTI worker")
+    rng = world.noise.rng
+    at = span[0] + round(float(rng.exponential(every_ns)))
+    while at < span[1]:
+        end = at + 200_000 + round(float(rng.exponential(400_000.0)))
+        world.overheads.add(
+            start=at, end=end, proc=process.number, thread=thread.number,
+            name=world.strings.id("CUPTI Buffer flush"),
+        )  # fmt: skip
+        at = end + 50_000 + round(float(rng.exponential(every_ns)))

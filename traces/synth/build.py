@@ -26,17 +26,19 @@ def lay_out(preset: Preset, seed: int) -> Layout:
     visible = world.gpus[preset.hidden_gpus :]
     printed: list[dict[str, Any]] = []
     for number in range(preset.processes):
-        _run_process(preset, world, visible, number, printed)
+        devices = visible[number : number + 1] if preset.own_gpus else visible
+        _run_process(preset, world, devices, number, printed)
     layout = freeze(
-        world, schema=preset.schema, graph=preset.options.graph, unsorted=preset.unsorted, load=preset.load,
+        world, schema=preset.schema, graph=preset.options.graph, unsorted=preset.unsorted, backtraces=preset.backtraces,
         facts=_facts(preset, seed), program=printed,
     )  # fmt: skip
     return _damage(preset, layout)
 
 
 def _machine(preset: Preset) -> tuple[Gpu, ...]:
+    """GPUs of the machine. With several, nsys's ids run against CUDA's ordinals: a real file has id 0 = cuDevice 3."""
     models = preset.gpus[:1] * preset.hidden_gpus + preset.gpus
-    return tuple(Gpu(number, model) for number, model in enumerate(models))
+    return tuple(Gpu(len(models) - 1 - ordinal, ordinal, model) for ordinal, model in enumerate(models))
 
 
 def _facts(preset: Preset, seed: int) -> dict[str, Any]:
@@ -68,8 +70,9 @@ def _run_process(preset: Preset, world: World, visible: tuple[Gpu, ...], number:
     for at in range(preset.threads):
         thread = world.thread(process, program)
         last = max(last, _run_thread(run, thread, at))
-    if preset.osrt:
-        background.add_threads(world, process, preset.others, (_BEGIN_NS - 90_000_000, last + 20_000_000))
+    background.add_threads(world, process, preset.others, (_BEGIN_NS - 90_000_000, last + 20_000_000))
+    if preset.flush_every:
+        background.flush_buffers(world, process, (_BEGIN_NS, last))
 
 
 def _run_thread(run: _Run, thread: Thread, at: int) -> int:
@@ -88,7 +91,9 @@ def _run_thread(run: _Run, thread: Thread, at: int) -> int:
         draft = _context(run, driver, preset.draft or preset.model, "draft", first_stream=113, spread=at)
         speculative = Speculative(context, draft)
         speculative.run(preset.rounds, round(preset.traffic.n_prompt))
-        run.printed.append({"tool": "llama-speculative", "drafted": speculative.drafted, "accepted": speculative.accepted})
+        run.printed.append(
+            {"tool": "llama-speculative", "drafted": speculative.drafted, "accepted": speculative.accepted}
+        )
     if preset.sample_every_us:
         background.sample_cpu(run.world, thread, driver.ran, preset.sample_every_us * 1_000)
     return driver.now
@@ -156,5 +161,3 @@ def _damage(preset: Preset, layout: Layout) -> Layout:
     if not preset.osrt:
         layout = drop_osrt(layout)
     return layout
-
-

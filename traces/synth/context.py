@@ -10,6 +10,8 @@ from traces.synth.kernels import Batch, Load, padded
 from traces.synth.models import Model
 from traces.synth.world import Step, Stream, World
 
+_OFFLOAD_BATCH = 32  # tokens from which on layers left on the CPU are computed on the GPU
+
 
 @dataclass
 class Segment:
@@ -39,6 +41,8 @@ class Options:
         failing_update: the n-th graph update fails; 0 for never.
         input_embeddings: the embedding table is on the CPU, so embeddings are uploaded, not token ids.
         unified: bytes of managed memory that migrate at a step's start.
+        second_stream: half of the kernels run beside the other half.
+        blocking_output: logits come by ``cudaMemcpy``.
     """
 
     graph: str = "eager"
@@ -51,6 +55,7 @@ class Options:
     input_embeddings: bool = False
     unified: int = 0
     second_stream: bool = False
+    blocking_output: bool = False
 
 
 @dataclass
@@ -77,9 +82,10 @@ class Context:
         self.world.noise.next_step()
         host = self.driver.host
         self.driver.spend(host.prepare_ns)
+        self._let_profiler_flush()
         step = Step(
-            len(self.world.steps), self.driver.process.number, self.driver.thread.number, self.name, phase, load.n_tokens, load.n_outputs,
-            load.n_seq, load.n_kv, requests,
+            len(self.world.steps), self.driver.process.number, self.driver.thread.number, self.name, phase,
+            load.n_tokens, load.n_outputs, load.n_seq, load.n_kv, requests,
         )  # fmt: skip
         self.world.steps.append(step)
         for number, segment in enumerate(self.segments):
@@ -91,6 +97,11 @@ class Context:
             self._outputs(load)
         self.pending = step
         return step
+
+    def _let_profiler_flush(self) -> None:
+        every, done = self.driver.flush_every, len(self.world.steps)
+        if every and done % every == every - 1:
+            self.driver.flush("Unknown" if done // every % 2 else "CUPTI Buffer flush", 260_000)
 
     def synchronize(self) -> None:
         """``llama_synchronize``."""
@@ -105,13 +116,11 @@ class Context:
 
     def _inputs(self, segment: Segment, load: Load, step: Step, *, first: bool) -> None:
         for size in self._input_sizes(load, first=first):
-            waited = self.driver.sync(segment.stream if not first else self.main)
+            waited = self.driver.sync(self.main) if first else self.driver.sync_event(segment.stream)
             self._waited_once(waited.end, step)
             before = self.driver.now
             self.driver.step = step.index
-            call = self.driver.copy(
-                segment.uploads, size, w.HTOD, "input", host_memory=self.options.input_memory
-            )
+            call = self.driver.copy(segment.uploads, size, w.HTOD, "input", host_memory=self.options.input_memory)
             if step.begin < 0:
                 step.begin = call.start
                 if self.options.unified:
@@ -131,7 +140,7 @@ class Context:
         sizes.append(2 * padded(load.n_kv) * n)
         if model.window:
             sizes.append(2 * padded(min(load.n_kv, model.window)) * n)
-        if load.n_outputs and _takes_output_ids(first, self.segments):
+        if load.n_outputs and _takes_output_ids(self.segments, first=first):
             sizes.append(4 * load.n_outputs)
         return sizes
 
@@ -217,20 +226,39 @@ class Context:
     def _experts(self, part: Segment, load: Load) -> None:
         model, driver = self.model, self.driver
         n = load.n_tokens
+        experts = min(model.n_expert, n * model.n_expert_used)
+        if n >= _OFFLOAD_BATCH:
+            self._stream_experts(part, load, experts)
+            return
         for size in (4 * n * model.n_embd, 4 * n * model.n_expert_used, 4 * n * model.n_expert_used):
             driver.sync(part.stream)
             driver.copy(part.uploads, size, w.DTOH, "other", host_memory=w.PINNED)
             driver.sync(part.uploads)
-        experts = min(model.n_expert, n * model.n_expert_used)
         driver.spend(experts * model.expert_bytes() / driver.host.memory_bandwidth * 1e9)
         driver.sync(part.stream)
         driver.copy(part.uploads, 4 * n * model.n_embd, w.HTOD, "other", host_memory=w.PINNED)
         driver.sync(part.uploads)
 
+    def _stream_experts(self, part: Segment, load: Load, experts: int) -> None:
+        """Large batches compute the experts on the GPU: ids down, the weights they need up, matrix by matrix."""
+        model, driver = self.model, self.driver
+        driver.sync(part.stream)
+        driver.copy(part.uploads, 4 * load.n_tokens * model.n_expert_used, w.DTOH, "other")
+        driver.sync(part.uploads)
+        for _ in ("gate", "up", "down"):
+            size = experts * model.expert_bytes() // 3
+            driver.copy(part.uploads, size, w.HTOD, "weights_streamed", host_memory=w.PAGEABLE)
+            driver.sync(part.uploads)
+        kernels = self.world.kernels.expert_batch(model, part.stream.gpu.model, load, experts)
+        driver.launch(part.stream, kernels)
+
     def _outputs(self, load: Load) -> None:
         size = 4 * load.n_outputs * (self.model.n_vocab if self.options.logits else 1)
         purpose = "logits" if self.options.logits else "other"
-        self.driver.copy(self.main, size, w.DTOH, purpose, host_memory=self.options.output_memory)
+        if self.options.blocking_output:
+            self.driver.copy_sync(self.main, size, w.DTOH, purpose)
+        else:
+            self.driver.copy(self.main, size, w.DTOH, purpose, host_memory=self.options.output_memory)
 
     def load_weights(self) -> None:
         """Allocations, module, streams, one blocking upload per tensor, memsets."""
@@ -258,6 +286,6 @@ class Context:
             self.driver.sync(segment.uploads)
 
 
-def _takes_output_ids(first: bool, segments: list[Segment]) -> bool:
+def _takes_output_ids(segments: list[Segment], *, first: bool) -> bool:
     """The output ids go to the GPU that has the output layer."""
     return first == (len(segments) == 1)

@@ -20,7 +20,8 @@ _MEMCPY = (
     "virtualAddress"
 )
 _MEMSET = (
-    "start! end! deviceId! contextId! greenContextId streamId! correlationId globalPid value! bytes! graphNodeId memKind"
+    "start! end! deviceId! contextId! greenContextId streamId! correlationId globalPid value! bytes! graphNodeId "
+    "memKind"
 )
 _SYNC = "start! end! deviceId! contextId! greenContextId streamId! correlationId globalPid syncType! eventId!"
 _SYNC_2025 = (
@@ -28,14 +29,15 @@ _SYNC_2025 = (
     "eventId! eventSyncId"
 )
 _CHAIN = (
-    "id! symbol! module! kernelMode thumbCode unresolved specialEntry originalIP unwindMethod stackDepth! +(id,stackDepth)"
+    "id! symbol! module! kernelMode thumbCode unresolved specialEntry originalIP unwindMethod stackDepth! "
+    "+(id,stackDepth)"
 )
 _GPU = (
-    "vmId! id! name:t busLocation:t isDiscrete l2CacheSize totalMemory memoryBandwidth clockRate smCount pwGpuId uuid:t "
-    "luid chipName:t cuDevice ctxswDevPath:t ctrlDevPath:t revision nodeMask constantMemory maxIPC maxRegistersPerBlock "
-    "maxShmemPerBlock maxShmemPerBlockOptin maxShmemPerSm maxRegistersPerSm threadsPerWarp asyncEngines maxWarpsPerSm "
-    "maxBlocksPerSm maxThreadsPerBlock maxBlockDimX maxBlockDimY maxBlockDimZ maxGridDimX maxGridDimY maxGridDimZ "
-    "computeMajor computeMinor smMajor smMinor"
+    "vmId! id! name:t busLocation:t isDiscrete l2CacheSize totalMemory memoryBandwidth clockRate smCount pwGpuId "
+    "uuid:t luid chipName:t cuDevice ctxswDevPath:t ctrlDevPath:t revision nodeMask constantMemory maxIPC "
+    "maxRegistersPerBlock maxShmemPerBlock maxShmemPerBlockOptin maxShmemPerSm maxRegistersPerSm threadsPerWarp "
+    "asyncEngines maxWarpsPerSm maxBlocksPerSm maxThreadsPerBlock maxBlockDimX maxBlockDimY maxBlockDimZ "
+    "maxGridDimX maxGridDimY maxGridDimZ computeMajor computeMinor smMajor smMinor"
 )
 _ENUM = "id!k name:t label:t"
 

@@ -76,7 +76,9 @@ class Driver:
         self.now = end
         return Call(start, end, corr)
 
-    def os_call(self, name: str, base_ns: float, *, blocked: bool, frames: tuple[str, ...] = (), until: int = 0) -> None:
+    def os_call(
+        self, name: str, base_ns: float, *, blocked: bool, frames: tuple[str, ...] = (), until: int = 0
+    ) -> None:
         """A traced call into the operating system."""
         start = self.now
         self.now = max(start + self._noise.one(base_ns, WAKE), until)
@@ -114,34 +116,35 @@ class Driver:
     def wait_event(self, waiter: Stream, source: Stream) -> None:
         """Record an event on ``source`` and let ``waiter`` wait for it on the GPU."""
         self.call("cudaEventRecord_v3020", self.host.event_ns, stream=source)
-        self.call("cudaStreamWaitEvent_v3020", self.host.event_ns, stream=waiter)
+        call = self.call("cudaStreamWaitEvent_v3020", self.host.event_ns, stream=waiter)
+        self.world.syncs.add(
+            start=call.start + 100, end=call.end - min(50, (call.end - call.start) // 4), proc=self.process.number,
+            device=waiter.device, context=waiter.context, stream=waiter.number, corr=call.corr, kind=2, event=call.corr,
+        )  # fmt: skip
         waiter.end = max(waiter.end, source.end)
 
     def copy(self, stream: Stream, size: int, kind: int, purpose: str, *, host_memory: int = w.PINNED,
-             to_device: int = -1, bandwidth: float = 0.0) -> Call:  # fmt: skip
+             to_device: int = -1) -> Call:  # fmt: skip
         """``cudaMemcpyAsync``. A copy to pageable memory returns when it is done; so does a large one from it."""
         gpu = stream.gpu.model
         begin_call = self.now + self._noise.one(self.host.call_gap_ns, HOST)
         api = self._noise.one(self.host.copy_ns, HOST)
         latency = self._noise.one(gpu.latency_ns * 0.6, HOST)
         start = max(stream.end + self._noise.one(gpu.gap_ns, HOST), begin_call + api // 2 + latency)
-        speed = bandwidth or gpu.pcie
-        end = start + self._noise.one(gpu.small_ns * 0.7 + size / speed * 1e9, GPU, start)
+        end = start + self._noise.one(gpu.small_ns * 0.7 + size / gpu.pcie * 1e9, GPU, start)
         stream.end = end
         blocks = host_memory == w.PAGEABLE and (kind == w.DTOH or size > _STAGED)
         call_end = max(begin_call + api, end + self._noise.one(self.host.wake_ns / 2, WAKE) if blocks else 0)
-        corr = self.process.take()
         peer = kind == w.PTOP
-        self._api_row(
-            begin_call, call_end, corr, "cudaMemcpyPeerAsync_v4000" if peer else "cudaMemcpyAsync_v3020", w.R_COPY, stream
-        )
+        call = Call(begin_call, call_end, self.process.take())
+        self._api_row(call, "cudaMemcpyPeerAsync_v4000" if peer else "cudaMemcpyAsync_v3020", w.R_COPY, stream)
         source, target = (w.DEVICE, w.DEVICE) if kind in (w.DTOD, w.PTOP) else _sides(kind, host_memory)
         self._op(
-            stream, start, end, corr, w.MEMCPY, kind, size, purpose, (begin_call, call_end),
+            stream, (start, end), call, w.MEMCPY, kind, size=size, purpose=purpose,
             src=source, dst=target, src_device=stream.device if peer else -1, dst_device=to_device,
         )  # fmt: skip
         self.now = call_end
-        return Call(begin_call, call_end, corr)
+        return call
 
     def copy_sync(self, stream: Stream, size: int, kind: int, purpose: str) -> None:
         """``cudaMemcpy``: blocks whatever the memory."""
@@ -151,10 +154,10 @@ class Driver:
         end = start + self._noise.one(gpu.small_ns * 0.7 + size / gpu.pcie * 1e9, GPU, start)
         stream.end = end
         call_end = end + self._noise.one(self.host.wake_ns, WAKE)
-        corr = self.process.take()
-        self._api_row(begin_call, call_end, corr, "cudaMemcpy_v3020", w.R_SYNC_COPY, stream)
+        call = Call(begin_call, call_end, self.process.take())
+        self._api_row(call, "cudaMemcpy_v3020", w.R_SYNC_COPY, stream)
         source, target = _sides(kind, w.PAGEABLE)
-        self._op(stream, start, end, corr, w.MEMCPY, kind, size, purpose, (begin_call, call_end), src=source, dst=target)
+        self._op(stream, (start, end), call, w.MEMCPY, kind, size=size, purpose=purpose, src=source, dst=target)
         self.now = call_end
 
     def memset(self, stream: Stream, size: int) -> None:
@@ -163,14 +166,14 @@ class Driver:
         start = max(stream.end + 400, call.start + self._noise.one(gpu.latency_ns, HOST))
         end = start + self._noise.one(gpu.small_ns * 0.7 + size / (gpu.bandwidth * 0.8) * 1e9, GPU, start)
         stream.end = end
-        self._op(stream, start, end, call.corr, w.MEMSET, 0, size, "other", (call.start, call.end), src=w.DEVICE)
+        self._op(stream, (start, end), call, w.MEMSET, 0, size=size, src=w.DEVICE)
 
     def unified(self, stream: Stream, size: int, kind: int, start: int) -> int:
         """A migration of unified memory: no call of the program caused it. Returns its end."""
         end = start + self._noise.one(900 + size / stream.gpu.model.pcie * 1e9, GPU, start)
         stream.end = max(stream.end, end)
         source, target = (w.MANAGED, w.DEVICE) if kind == w.UVM_HTOD else (w.DEVICE, w.MANAGED)
-        self._op(stream, start, end, 0, w.MEMCPY, kind, size, "other", (-1, -1), src=source, dst=target, thread=-1)
+        self._op(stream, (start, end), None, w.MEMCPY, kind, size=size, src=source, dst=target)
         return end
 
     def launch(self, stream: Stream, batch: Batch) -> None:
@@ -187,13 +190,13 @@ class Driver:
         starts = ends - calls
         ready = starts + calls * 3 // 5 + self._noise.many(stream.gpu.model.latency_ns, n, HOST)
         corr = self.process.take(n) + np.arange(n, dtype=np.int64)
-        begin, end = self._run(stream, batch, ready)
+        ran = self._run(stream, batch, ready)
         self.world.api.extend(
             n, start=starts, end=ends, proc=self.process.number, thread=self.thread.number, corr=corr,
             name=self.launch_name, role=w.R_LAUNCH, device=stream.device, stream=stream.number, step=self.step,
             driver_api=0,
         )  # fmt: skip
-        self._kernels(stream, batch, begin, end, corr, 0, (starts, ends))
+        self._kernels(stream, batch, ran, corr=corr, node=0, times=(starts, ends))
         self.now = int(ends[-1])
 
     def _run(self, stream: Stream, batch: Batch, ready: I64, *, gap_scale: float = 1.0) -> tuple[I64, I64]:
@@ -255,36 +258,36 @@ class Driver:
         times = (call.start, call.end)
         if nodes:
             node = (graph << 32) + np.arange(1, n + 1, dtype=np.int64)
-            self._kernels(stream, batch, begin, end, call.corr, node, times)
+            self._kernels(stream, batch, (begin, end), corr=call.corr, node=node, times=times)
         else:
-            self._op(stream, int(begin[0]), int(end.max()), call.corr, w.GRAPH, graph, 0, "other", times)
+            self._op(stream, (int(begin[0]), int(end.max())), call, w.GRAPH, graph)
         return call
 
-    def _kernels(self, stream: Stream, batch: Batch, begin: I64, end: I64, corr: int | I64, node: int | I64,
+    def _kernels(self, stream: Stream, batch: Batch, ran: tuple[I64, I64], *, corr: int | I64, node: int | I64,
                  times: tuple[int | I64, int | I64]) -> None:  # fmt: skip
         self.world.ops.extend(
-            len(batch), start=begin, end=end, proc=self.process.number, device=stream.device, gpu=stream.gpu.number,
+            len(batch), start=ran[0], end=ran[1], proc=self.process.number, device=stream.device, gpu=stream.gpu.number,
             context=stream.context, stream=stream.number, corr=corr, type=w.KERNEL, what=batch.what, bytes=0, node=node,
             api_start=times[0], api_end=times[1], thread=self.thread.number, step=self.step, purpose=-1, src=-1, dst=-1,
             src_device=-1, dst_device=-1,
         )  # fmt: skip
 
-    def _api_row(self, start: int, end: int, corr: int, name: str, role: int, stream: Stream) -> None:
+    def _api_row(self, call: Call, name: str, role: int, stream: Stream) -> None:
         self.world.api.add(
-            start=start, end=end, proc=self.process.number, thread=self.thread.number, corr=corr,
+            start=call.start, end=call.end, proc=self.process.number, thread=self.thread.number, corr=call.corr,
             name=self.world.strings.id(name), role=role, device=stream.device, stream=stream.number, step=self.step,
             driver_api=0,
         )  # fmt: skip
 
-    def _op(self, stream: Stream, start: int, end: int, corr: int, kind: int, what: int, size: int, purpose: str,
-            times: tuple[int, int], *, src: int = -1, dst: int = -1, src_device: int = -1, dst_device: int = -1,
-            thread: int | None = None) -> None:  # fmt: skip
+    def _op(self, stream: Stream, ran: tuple[int, int], call: Call | None, kind: int, what: int, *, size: int = 0,
+            purpose: str = "other", src: int = -1, dst: int = -1, src_device: int = -1,
+            dst_device: int = -1) -> None:  # fmt: skip
         self.world.ops.add(
-            start=start, end=end, proc=self.process.number, device=stream.device, gpu=stream.gpu.number,
-            context=stream.context, stream=stream.number, corr=corr, type=kind, what=what, bytes=size, node=0,
-            api_start=times[0], api_end=times[1], thread=self.thread.number if thread is None else thread,
-            step=self.step, purpose=w.PURPOSES.index(purpose), src=src, dst=dst, src_device=src_device,
-            dst_device=dst_device,
+            start=ran[0], end=ran[1], proc=self.process.number, device=stream.device, gpu=stream.gpu.number,
+            context=stream.context, stream=stream.number, corr=call.corr if call else 0, type=kind, what=what,
+            bytes=size, node=0, api_start=call.start if call else -1, api_end=call.end if call else -1,
+            thread=self.thread.number if call else -1, step=self.step, purpose=w.PURPOSES.index(purpose), src=src,
+            dst=dst, src_device=src_device, dst_device=dst_device,
         )  # fmt: skip
 
 

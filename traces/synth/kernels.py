@@ -128,20 +128,22 @@ class Builder:
         moved = rows * columns * BITS[kind] / 8 * (2 if glu else 1) + 4.0 * n * (rows + columns)
         flops = 2.0 * rows * columns * n * (2 if glu else 1)
         if kind in ("F16", "F32"):
-            self._matmul_float(kind, rows, columns, n, moved, flops)
+            self._matmul_float(kind, rows, columns, n, moved=moved, flops=flops)
         elif n <= _VECTOR_BATCH:
             self._matmul_vector(kind, rows, columns, n, moved, fused=glu)
         else:
-            self._matmul_tiles(kind, rows, columns, n, moved, flops)
+            self._matmul_tiles(kind, rows, columns, n, moved=moved, flops=flops)
 
     def _matmul_vector(self, kind: str, rows: int, columns: int, n: int, moved: float, *, fused: bool) -> None:
         quantize = "quantize_q8_1(const float *, void *, long, long, long, long, long, unsigned int, uint3)"
-        self.add(KernelClass(quantize, "quantize_act", (-(-columns // 256), n, 1), (256, 1, 1), 22), moved=5.0 * columns)
+        self.add(
+            KernelClass(quantize, "quantize_act", (-(-columns // 256), n, 1), (256, 1, 1), 22), moved=5.0 * columns
+        )
         name = f"void mul_mat_vec_q<(ggml_type){TYPE_NUMBER[kind]}, (int){n}, (bool){int(fused)}, (bool)0>({_TYPES})"
         kernel = KernelClass(name, "matmul_quant", (rows, 1, 1), (32, 4, 1), 40, 384)
         self.add(kernel, moved=moved * (1 + 0.06 * (n - 1)))
 
-    def _matmul_tiles(self, kind: str, rows: int, columns: int, n: int, moved: float, flops: float) -> None:
+    def _matmul_tiles(self, kind: str, rows: int, columns: int, n: int, *, moved: float, flops: float) -> None:
         quantize = "void quantize_mmq_q8_1<(mmq_q8_1_ds_layout)1>(const float *, const int *, void *, long, long, long)"
         self.add(
             KernelClass(quantize, "quantize_act", (n, -(-columns // 512), 1), (128, 1, 1), 26), moved=5.0 * columns * n
@@ -156,18 +158,22 @@ class Builder:
         fixup = f"void mul_mat_q_stream_k_fixup<{shape}>(const int *, const int *, float *, const float *, int, int)"
         self.add(KernelClass(fixup, "matmul_quant", (sms, 1, 1), (32, 8, 1), 40), moved=4.0 * rows * min(n, tile) / 4)
 
-    def _matmul_float(self, kind: str, rows: int, columns: int, n: int, moved: float, flops: float) -> None:
+    def _matmul_float(self, kind: str, rows: int, columns: int, n: int, *, moved: float, flops: float) -> None:
         plain = self.model.style != "fused"
         half = "__half" if kind == "F16" else "float"
         if n <= (1 if plain else _VECTOR_BATCH):
             if plain:
-                name = f"void mul_mat_vec<{half}, float, (long)256>(const T1 *, const float *, float *, long, long, long)"
+                name = (
+                    f"void mul_mat_vec<{half}, float, (long)256>(const T1 *, const float *, float *, long, long, long)"
+                )
             else:
                 name = f"void mul_mat_vec_f<{half}, float, (int){n}, (int)256, (bool)0, (bool)0>({_TYPES})"
             self.add(KernelClass(name, "matmul_float", (rows, 1, 1), (256, 1, 1), 32, 0, 128), moved=moved)
             return
         convert = "void convert_unary<float, __half>(const void *, __half *, long, long, long, long, long, long)"
-        self.add(KernelClass(convert, "dequantize", (-(-columns * n // 256), 1, 1), (256, 1, 1), 16), moved=6.0 * columns * n)
+        self.add(
+            KernelClass(convert, "dequantize", (-(-columns * n // 256), 1, 1), (256, 1, 1), 16), moved=6.0 * columns * n
+        )
         library = {"turing": "turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_stages_32x1_tn",
                    "ampere": "ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_tn",
                    "sm90": "nvjet_hsh_128x128_64x6_1x2_h_bz_TNT"}[self.gpu.family]  # fmt: skip
@@ -203,14 +209,16 @@ class Builder:
         flops = 4.0 * load.n_tokens * n_kv * model.n_head * dim
         group = model.n_head // model.n_head_kv
         if decode and model.style == "fused":
-            name = f"void flash_attn_ext_vec<(int){dim}, (int){load.n_tokens}, (ggml_type)1, (ggml_type)1, (bool)0>({args})"
+            shape = f"(int){dim}, (int){load.n_tokens}, (ggml_type)1, (ggml_type)1, (bool)0"
+            name = f"void flash_attn_ext_vec<{shape}>({args})"
             aux = f"void flash_attn_combine_results<(int){dim}>(const float *, const float2 *, float *, int)"
             kernel = KernelClass(name, "attention", (1, 4, model.n_head), (128, 1, 1), 128)
         else:
             columns = 1 if decode else 8
             shape = f"(int){dim}, (int){dim}, (int){columns}, (int){group}, (bool)0, (bool)0"
             name = f"void flash_attn_ext_f16<{shape}>({args})"
-            aux = f"void flash_attn_stream_k_fixup<(int){dim}, (int){columns}, (int){group}>(float *, const float2 *, int)"
+            fixed = f"(int){dim}, (int){columns}, (int){group}"
+            aux = f"void flash_attn_stream_k_fixup<{fixed}>(float *, const float2 *, int)"
             kernel = KernelClass(name, "attention", (gpu.sm_count, 1, 1), (32, 4, 1), 168, 0, 49_152)
         self.add(kernel, moved=kv_bytes, flops=flops, extra_ns=1.5 * gpu.small_ns + walk)
         sms = KernelClass(aux, "attention", (gpu.sm_count, 1, 1), (dim, 1, 1), 30)
@@ -309,6 +317,26 @@ class Kernels:
                 builder.head()
             self._made[key] = builder.batch()
         return self._made[key]
+
+    def expert_batch(self, model: Model, gpu: GpuModel, load: Load, experts: int) -> Batch:
+        """The experts of one layer, computed on the GPU for a large batch."""
+        builder = Builder(model, gpu, self.catalogue, load)
+        ids = "void mm_ids_helper<(int)8>(const int *, int *, int *, int *, int, int, int, int, int, int)"
+        quantize = "void quantize_mmq_q8_1<(mmq_q8_1_ds_layout)1>(const float *, const int *, void *, long, long, long)"
+        shape = f"(ggml_type){TYPE_NUMBER[model.weight_expert]}, (int)32, (bool)0"
+        name = f"void mul_mat_q<{shape}>(const char *, const int *, const int *, const int *, float *, float *, int)"
+        rows = load.n_tokens * model.n_expert_used
+        for _ in ("gate", "up", "down"):
+            builder.add(KernelClass(ids, "moe", (model.n_expert, 1, 1), (32, 1, 1), 30), moved=4.0 * rows)
+            builder.small(quantize, "quantize_act", model.n_embd, rows=rows)
+            builder.add(
+                KernelClass(name, "matmul_quant", (gpu.sm_count, 1, 1), (32, 8, 1), 212, 0, 40_000),
+                moved=experts * model.expert_bytes() / 3, flops=2.0 * rows * model.n_embd * model.n_ff_expert,
+            )  # fmt: skip
+        builder.gated(model.n_ff_expert)
+        reduce = "void moe_weighted_reduction_f32(const float *, const float *, float *, int, int, int)"
+        builder.small(reduce, "moe", model.n_embd)
+        return builder.batch()
 
 
 def padded(n_kv: int) -> int:

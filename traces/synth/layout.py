@@ -1,4 +1,4 @@
-"""The finished schedule: every row in time order, and the facts around them. Damage is done to it before it is written."""
+"""The finished schedule: every row in time order, and the facts around them. Damage is done to it, not to the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from traces.synth import world as w
 from traces.synth.programs import close_steps
-from traces.synth.tape import Bools, Columns, I64, take
+from traces.synth.tape import I64, Bools, Columns, take
 from traces.synth.world import World
 
 
@@ -35,7 +35,7 @@ class Layout:
     samples: Columns
     osrt_collected: bool = True
     unsorted: bool = False
-    load: bool = False
+    backtraces: bool = False
     removed: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     program: list[dict[str, Any]] = field(default_factory=list)
@@ -53,6 +53,11 @@ def freeze(world: World, **facts: Any) -> Layout:
 def key(columns: Columns) -> I64:
     """Process and correlation id in one number: what joins calls and operations."""
     return (columns["proc"] << 40) + columns["corr"]
+
+
+def long_calls(layout: Layout) -> Bools:
+    """API rows of which a backtrace was taken."""
+    return layout.api["end"] - layout.api["start"] >= 80_000
 
 
 def has_call(ops: Columns) -> Bools:

@@ -108,3 +108,7 @@ GLM_AIR_EXPERTS_ON_CPU = Model(
     "GLM-4.5-Air-Q4_K_M", "glm4moe 106B.A12B Q4_K - Medium", 47, 4096, 1408, 151_552, 96, 8, 128,
     "Q8_0", "Q8_0", "Q6_K", n_expert=128, n_expert_used=8, n_ff_expert=1408,
 )  # fmt: skip
+MOE_SMALL_EXPERTS_ON_CPU = Model(
+    "moe-small-Q4_K_M", "moe 4B.A1B Q4_K - Medium", 10, 2048, 768, 32_000, 16, 4, 128, "Q8_0", "Q8_0", "Q6_K",
+    n_expert=64, n_expert_used=6, n_ff_expert=768,
+)  # fmt: skip

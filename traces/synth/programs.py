@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-
 from traces.synth.context import Context
 from traces.synth.kernels import Load
 from traces.synth.world import Step
@@ -98,7 +97,7 @@ class Server:
             free = min(set(range(self.n_slots)) - {slot.number for slot in self.slots})
             slot = Slot(free, tasks + admitted, waiting.pop(0), self.context.driver.now)
             self.slots.append(slot)
-            self._say(slot, f"launch_slot_: id {free:2d} | task {slot.task} | processing task, is_child = 0")
+            self._say(f"launch_slot_: id {free:2d} | task {slot.task} | processing task, is_child = 0")
             admitted += 1
         return admitted
 
@@ -156,14 +155,13 @@ class Server:
         )  # fmt: skip
         self.served.append(served)
         for line in timing_lines(served):
-            self._say(slot, f"print_timing: id {slot.number:2d} | task {slot.task} | {line}")
-        self._say(slot, f"     release: id {slot.number:2d} | task {slot.task} | stop processing: n_tokens = {slot.n_kv}")
+            self._say(f"print_timing: id {slot.number:2d} | task {slot.task} | {line}")
+        self._say(f"     release: id {slot.number:2d} | task {slot.task} | stop processing: n_tokens = {slot.n_kv}")
 
-    def _say(self, slot: Slot, text: str) -> None:
+    def _say(self, text: str) -> None:
         now = self.context.driver.now // 1000
         clock = _CLOCK.format(now // 1_000_000, now // 1000 % 1000, now % 1000)
-        slot_text = text if text.startswith(" ") else f"slot {text}"
-        self.context.driver.process.stderr.append(f"{clock} I {slot_text}\n")
+        self.context.driver.process.stderr.append(f"{clock} I slot {text}\n")
 
 
 def _ubatches(parts: list[tuple[Slot, int, int]], limit: int) -> list[list[tuple[Slot, int, int]]]:
@@ -187,12 +185,14 @@ def timing_lines(served: Served) -> list[str]:
     prompt, gen = served.prompt_ns / 1e6, served.gen_ns / 1e6
     later = max(1, served.n_gen - 1)
     return [
-        f"prompt eval time = {prompt:10.2f} ms / {served.n_prompt:5d} tokens ({prompt / served.n_prompt:8.2f} ms per "
-        f"token, {served.n_prompt / prompt * 1e3:8.2f} tokens per second)",
-        f"       eval time = {gen:10.2f} ms / {served.n_gen:5d} tokens ({gen / later:8.2f} ms per token, "
-        f"{later / gen * 1e3:8.2f} tokens per second)",
+        f"prompt eval time = {prompt:10.2f} ms / {served.n_prompt:5d} tokens ({_rates(prompt, served.n_prompt)})",
+        f"       eval time = {gen:10.2f} ms / {served.n_gen:5d} tokens ({_rates(gen, later)})",
         f"      total time = {prompt + gen:10.2f} ms / {served.n_prompt + served.n_gen:5d} tokens",
     ]
+
+
+def _rates(ms: float, tokens: int) -> str:
+    return f"{ms / tokens:8.2f} ms per token, {tokens / ms * 1e3:8.2f} tokens per second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +313,3 @@ def close_steps(steps: list[Step]) -> None:
                 step.last_of_request = True
             else:
                 step.end = following.begin
-
-
-

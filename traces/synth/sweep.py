@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traces.synth.tape import Bools, I64
+from traces.synth.tape import I64, Bools
 
 Spans = tuple[I64, I64]
 NOTHING: Spans = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -33,7 +33,8 @@ class Sweep:
         depth = np.zeros(len(self.bounds), dtype=np.int64)
         depth += np.bincount(np.searchsorted(self.bounds, start), minlength=len(depth))
         depth -= np.bincount(np.searchsorted(self.bounds, end), minlength=len(depth))
-        return np.cumsum(depth)[:-1] > 0
+        inside: Bools = np.cumsum(depth)[:-1] > 0
+        return inside
 
     def total(self, where: Bools) -> int:
         return int(self.length[where].sum())
@@ -41,13 +42,15 @@ class Sweep:
     def next_start(self, where: Bools) -> I64:
         """Of each piece, where the next piece for which ``where`` holds begins; the window's end if none does."""
         candidates = np.where(where, self.bounds[:-1], self.bounds[-1])
-        return np.minimum.accumulate(candidates[::-1])[::-1]
+        found: I64 = np.minimum.accumulate(candidates[::-1])[::-1]
+        return found
 
 
 def _distinct(values: I64) -> I64:
     """Sorted, without repeats. (``numpy.unique`` hashes, which is slower for many near-sorted instants.)"""
     ordered = np.sort(values)
-    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    fresh: I64 = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    return fresh
 
 
 @dataclass(frozen=True)

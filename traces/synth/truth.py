@@ -1,5 +1,5 @@
 """What a perfect analysis of the file must find, from the schedule: its own knowledge of what each row is for, and sums
-over pieces of time (``sweep``). Follows the definitions to the letter; traces/README.md lists where they needed reading.
+over pieces of time (``sweep``). Follows the definitions to the letter; traces/README.md says where they needed reading.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any, Final
 import numpy as np
 
 from traces.synth import world as w
-from traces.synth.layout import Layout, has_call, key
+from traces.synth.layout import Layout, has_call, key, long_calls
 from traces.synth.sweep import NOTHING, Spans, Sweep, Union, join
-from traces.synth.tape import Bools, Columns, I64, take
+from traces.synth.tape import I64, Bools, Columns, take
 from traces.synth.world import Step
 
 CAUSES: Final = ("unknown", "peer", "dispatch", "submit", "sync", "cuda", "profiler", "blocked", "os", "host")
+BUSY: Final = ("kernel", "graph", "memcpy", "memset")
+GAP_EDGES: Final = (1_000, 5_000, 50_000, 500_000, 5_000_000)
 PARTS: Final = ("sync", "submit", "cuda", "blocked", "os", "host")
 SUBMIT, SYNC, CUDA = range(3)
 _SUBMITTING = (w.R_LAUNCH, w.R_CAPTURED, w.R_GRAPH_LAUNCH, w.R_COPY, w.R_MEMSET, w.R_PREFETCH)
@@ -48,7 +50,8 @@ class Facts:
         """Keys of asynchronous copies with pageable memory whose call did not return before the copy was done."""
         ops = self.layout.ops
         pageable = (ops["type"] == w.MEMCPY) & ((ops["src"] == w.PAGEABLE) | (ops["dst"] == w.PAGEABLE))
-        return key(ops)[pageable & has_call(ops) & (ops["api_end"] >= ops["end"])]
+        blocked: I64 = key(ops)[pageable & has_call(ops) & (ops["api_end"] >= ops["end"])]
+        return blocked
 
     @cached_property
     def call_class(self) -> I64:
@@ -62,7 +65,8 @@ class Facts:
     def lost_launches(self) -> Bools:
         """API rows that launched a graph of which the file shows nothing."""
         api = self.layout.api
-        return (api["role"] == w.R_GRAPH_LAUNCH) & ~np.isin(self.api_key, key(self.layout.ops))
+        lost: Bools = (api["role"] == w.R_GRAPH_LAUNCH) & ~np.isin(self.api_key, key(self.layout.ops))
+        return lost
 
     def lost_spans(self, threads: Iterable[int], until: int) -> Spans:
         """From each lost launch to the end of the next sync of its thread."""
@@ -92,28 +96,59 @@ class Facts:
         return np.unique(ops["gpu"][ops["proc"] == process])
 
 
-def device_ledger(facts: Facts, gpu: int, window: Window) -> Json:
-    """Definitions, section 3."""
+@dataclass(frozen=True)
+class Pieces:
+    """A GPU's window cut into pieces, each of one kind: a part of busy, or a cause of idleness."""
+
+    sweep: Sweep
+    busy: Bools
+    parts: dict[str, Bools]
+    ops: Columns
+
+    def totals(self, names: Iterable[str], where: Bools | None = None) -> Json:
+        everywhere = np.ones_like(self.busy) if where is None else where
+        return {name: self.sweep.total(self.parts[name] & everywhere) for name in names}
+
+
+def device_pieces(facts: Facts, gpu: int, window: Window, *cuts: Spans) -> Pieces:
+    """Definitions, section 3. ``cuts``: further spans at whose ends to cut."""
     ops = take(facts.layout.ops, facts.layout.ops["gpu"] == gpu)
     causes = _cause_spans(facts, ops, gpu, window)
-    sweep = Sweep(window, spans(ops), *causes.values())
+    sweep = Sweep(window, spans(ops), *causes.values(), *cuts)
     kinds = [sweep.cover(spans(ops, ops["type"] == kind)) for kind in (w.KERNEL, w.GRAPH, w.MEMCPY, w.MEMSET)]
-    parts = _first_of(kinds)
     busy = np.logical_or.reduce(kinds)
-    kernel, graph, memcpy, memset = (sweep.total(part) for part in parts)
+    parts = dict(zip(BUSY, _first_of(kinds), strict=True)) | _idle(facts, sweep, busy, ops, causes)
+    return Pieces(sweep, busy, parts, ops)
+
+
+def device_ledger(facts: Facts, gpu: int, window: Window) -> Json:
+    """Definitions, section 3, as the report has it."""
+    pieces = device_pieces(facts, gpu, window)
+    ops, sweep = pieces.ops, pieces.sweep
     kernel_sum = _clipped_sum(ops, ops["type"] == w.KERNEL, window)
-    ledger: Json = {
-        "gpu": gpu, "window_ns": window[1] - window[0], "busy_ns": sweep.total(busy), "kernel_ns": kernel,
-        "graph_ns": graph, "memcpy_ns": memcpy, "memset_ns": memset, "kernel_sum_ns": kernel_sum,
-        "overlap_ns": kernel_sum - kernel, "idle_ns": sweep.total(~busy),
+    kinds = {f"{name}_ns": total for name, total in pieces.totals(BUSY).items()}
+    return {
+        "gpu": gpu, "window_ns": window[1] - window[0], "busy_ns": sweep.total(pieces.busy), **kinds,
+        "kernel_sum_ns": kernel_sum, "overlap_ns": kernel_sum - kinds["kernel_ns"],
+        "idle_ns": sweep.total(~pieces.busy), "idle": pieces.totals(CAUSES), "gap_hist": _gap_hist(pieces),
+        "drivers": [_thread_id(facts, thread) for thread in facts.drivers(gpu, window).tolist()],
     }  # fmt: skip
-    ledger["idle"] = _idle(facts, sweep, busy, ops, causes, gpu, window)
-    ledger["drivers"] = [_thread_id(facts, thread) for thread in facts.drivers(gpu, window).tolist()]
-    return ledger
+
+
+def _gap_hist(pieces: Pieces) -> list[Json]:
+    """Stretches of idleness by length; a bin takes its lower edge."""
+    idle = np.concatenate([[False], ~pieces.busy, [False]])
+    bounds = pieces.sweep.bounds
+    length = bounds[np.flatnonzero(idle[:-1] & ~idle[1:])] - bounds[np.flatnonzero(~idle[:-1] & idle[1:])]
+    bins = np.digitize(length, GAP_EDGES)
+    return [
+        {"from_ns": low, "count": int((bins == at).sum()), "total_ns": int(length[bins == at].sum())}
+        for at, low in enumerate((0, *GAP_EDGES))
+    ]
 
 
 def _cause_spans(facts: Facts, ops: Columns, gpu: int, window: Window) -> dict[str, Spans]:
-    """Spans of every cause of idleness, ``host`` aside; also ``called``: any call of a driver thread."""
+    """Spans of every cause of idleness, ``host`` aside; ``lost``: a graph launch of which nothing is shown."""
     layout = facts.layout
     threads = facts.drivers(gpu, window)
     api, osrt = layout.api, layout.osrt
@@ -129,7 +164,9 @@ def _cause_spans(facts: Facts, ops: Columns, gpu: int, window: Window) -> dict[s
         "profiler": spans(layout.overheads, _profiling(facts, threads)),
         "blocked": spans(osrt, os_ours & (osrt["blocked"] == 1)),
         "os": spans(osrt, os_ours & (osrt["blocked"] == 0)),
-        "peer": join(NOTHING, *(_peer(facts, ops, waiting, gpu, process) for process in np.unique(ops["proc"]).tolist())),
+        "peer": join(
+            NOTHING, *(_peer(facts, ops, waiting, gpu, process) for process in np.unique(ops["proc"]).tolist())
+        ),
     }
 
 
@@ -153,22 +190,21 @@ def _profiling(facts: Facts, threads: I64) -> Bools:
     telling = [any(word in names[at].lower() for word in _PROFILER_WORDS) for at in overheads["name"].tolist()]
     owners = np.unique([facts.layout.world.threads[thread].process.number for thread in threads.tolist()] or [-1])
     same = np.isin(overheads["proc"], owners) & np.array(telling, dtype=bool)
-    return np.isin(overheads["thread"], threads) | same
+    counts: Bools = np.isin(overheads["thread"], threads) | same
+    return counts
 
 
-def _idle(facts: Facts, sweep: Sweep, busy: Bools, ops: Columns, causes: dict[str, Spans], gpu: int,
-          window: Window) -> Json:  # fmt: skip
+def _idle(facts: Facts, sweep: Sweep, busy: Bools, ops: Columns, causes: dict[str, Spans]) -> dict[str, Bools]:
     covered = {cause: sweep.cover(where) for cause, where in causes.items()}
     called = covered["submit"] | covered["sync"] | covered["cuda"]
     orphans = np.unique(ops["start"][~has_call(ops)])
     ends_at = sweep.next_start(busy)
-    ends_at_orphan = np.isin(ends_at, orphans) & (ends_at < window[1])
+    ends_at_orphan = np.isin(ends_at, orphans) & (ends_at < sweep.window[1])
     unknown = covered["lost"] | (~called & ends_at_orphan)
     if not len(facts.layout.api["start"]):
         unknown = np.ones_like(busy)
     rules = [busy, unknown, *(covered[cause] for cause in CAUSES[1:-1]), np.ones_like(busy)]
-    first = _first_of(rules)
-    return {cause: sweep.total(part) for cause, part in zip(CAUSES, first[1:], strict=True)}
+    return dict(zip(CAUSES, _first_of(rules)[1:], strict=True))
 
 
 def _first_of(rules: list[Bools]) -> list[Bools]:
@@ -224,7 +260,8 @@ def _feeds(facts: Facts, window: Window) -> dict[int, list[int]]:
 
 def sync_facts(facts: Facts, window: Window) -> Json:
     """Definitions, section 5. Calls, sums and shares: whole calls that start in the window. ``wait_ns``, ``idle_ns``:
-    clipped, a union per thread, summed over threads."""
+    clipped, a union per thread, summed over threads.
+    """
     api = facts.layout.api
     inside = (api["start"] >= window[0]) & (api["start"] < window[1])
     functions = inside & (api["role"] == w.R_SYNC)
@@ -237,7 +274,7 @@ def sync_facts(facts: Facts, window: Window) -> Json:
         "share_of_api": total / everything if everything else None,
         "sync_copy_share": int(took[waiting].sum()) / everything if everything else None,
         "wait_ns": wait, "idle_ns": idle,
-        "wait_share": wait / (wait + idle) if wait + idle > 0 and wait + idle >= 0.01 * (window[1] - window[0]) else None,
+        "wait_share": wait / (wait + idle) if (wait + idle) * 100 >= max(1, window[1] - window[0]) else None,
         "by_class": _by_class(facts, functions), "copies_by_class": _by_class(facts, waiting & ~functions),
     }  # fmt: skip
 
@@ -290,7 +327,8 @@ def _classify(facts: Facts, calls: Columns, place: tuple[int, int]) -> I64:
 
 def _unfinished(queue: Columns, calls: Columns) -> Bools:
     """Of each call, whether the queue holds something handed over before it that is not done when it begins. Of
-    operations without a call the file says only when they ran: they count if they run during the wait."""
+    operations without a call the file says only when they ran: they count if they run during the wait.
+    """
     known = has_call(queue)
     return _any_after(queue["api_end"][known], queue["end"][known], calls["start"], calls["start"]) | _any_after(
         queue["start"][~known], queue["end"][~known], calls["end"] - 1, calls["start"]
@@ -371,7 +409,9 @@ def kernel_facts(facts: Facts) -> tuple[list[Json], list[Json]]:
             named[0], named[1] = named[0] + count, named[1] + total
             sums = by_category.setdefault(one.category, [0, 0])
             sums[0], sums[1] = sums[0] + count, sums[1] + total
-    names = [{"name": name, "short": v[2], "category": v[3], "count": v[0], "total_ns": v[1]} for name, v in by_name.items()]
+    names = [
+        {"name": name, "short": v[2], "category": v[3], "count": v[0], "total_ns": v[1]} for name, v in by_name.items()
+    ]
     categories = [{"category": name, "count": v[0], "total_ns": v[1]} for name, v in by_category.items()]
     return _by_total(names), _by_total(categories)
 
@@ -409,7 +449,8 @@ def step_facts(facts: Facts) -> list[Json]:
         "graph_launches": _per_step(api, api["role"] == w.R_GRAPH_LAUNCH, n), "copies": _per_step(ops, copies, n),
     }  # fmt: skip
     moved = {
-        purpose: _per_step(ops, copies & (ops["purpose"] == at), n, ops["bytes"]) for at, purpose in enumerate(w.PURPOSES)
+        purpose: _per_step(ops, copies & (ops["purpose"] == at), n, ops["bytes"])
+        for at, purpose in enumerate(w.PURPOSES)
     }
     rows = []
     for at, step in enumerate(steps):
@@ -421,7 +462,8 @@ def step_facts(facts: Facts) -> list[Json]:
 def _per_step(table: Columns, which: Bools, n: int, weights: I64 | None = None) -> list[int]:
     mine = which & (table["step"] >= 0)
     values = None if weights is None else weights[mine]
-    return np.bincount(table["step"][mine], weights=values, minlength=n).astype(np.int64).tolist()
+    counts: list[int] = np.bincount(table["step"][mine], weights=values, minlength=n).astype(np.int64).tolist()
+    return counts
 
 
 def _step(step: Step, layout: Layout) -> Json:
@@ -467,7 +509,8 @@ def windows(facts: Facts) -> dict[str, Window]:
 
 def warm_up(steps: list[Step]) -> int:
     """How many steps are warm-up: up to the first two in a row that are neither the first of their phase nor hold a
-    graph capture, an instantiation or a module load."""
+    graph capture, an instantiation or a module load.
+    """
     ordered = sorted(steps, key=lambda step: step.begin)
     seen: set[str] = set()
     cold: list[bool] = []
@@ -480,8 +523,97 @@ def warm_up(steps: list[Step]) -> int:
     return len(cold)
 
 
+GROUPS: Final = {
+    "pipeline-bound": ("peer",), "launch-bound": ("dispatch", "submit"), "sync-bound": ("sync",),
+    "driver-bound": ("cuda",), "host-bound": ("host", "os", "blocked"),
+}  # fmt: skip
+
+
+def verdict_facts(facts: Facts, window: Window) -> Json:
+    """Definitions, section 10, on the GPU with most busy time, inside the steps of the window."""
+    launch = launch_facts(facts)
+    shown = launch["kernel_pairs"] + sum(launch["orphans"].values())
+    error = _trust_error(launch, shown + int((facts.layout.ops["type"] == w.GRAPH).sum()))
+    if error:
+        return {"bottleneck": "none", "error": error}
+    steps = _step_spans(facts.layout.world.steps)
+    choices = {gpu: device_pieces(facts, gpu, window, steps) for gpu in facts.gpus()}
+    inside = {gpu: pieces.sweep.cover(steps) for gpu, pieces in choices.items()}
+    busy = {gpu: pieces.sweep.total(pieces.busy & inside[gpu]) for gpu, pieces in choices.items()}
+    gpu = max(busy, key=lambda one: (busy[one], -one))
+    return _judge(gpu, choices[gpu], inside[gpu])
+
+
+def _trust_error(launch: Json, shown: int) -> str | None:
+    if launch["graph"]["launches"] and not launch["graph"]["shown"]:
+        return "graphs_missing"
+    return None if shown else "kernels_missing"
+
+
+def _step_spans(steps: list[Step]) -> Spans:
+    return np.array([step.begin for step in steps]), np.array([step.end for step in steps])
+
+
+def _judge(gpu: int, pieces: Pieces, inside: Bools) -> Json:
+    sweep = pieces.sweep
+    total, busy = sweep.total(inside), sweep.total(pieces.busy & inside)
+    parts = pieces.totals((*BUSY, *CAUSES), inside)
+    groups = {name: sum(parts[cause] for cause in causes) for name, causes in GROUPS.items()}
+    within = sweep.cover(_gpu_segments(pieces.ops))
+    host = groups["host-bound"]
+    between = sum(sweep.total(pieces.parts[cause] & inside & within) for cause in GROUPS["host-bound"])
+    ranked = sorted(groups, key=lambda name: -groups[name])
+    first, second = groups[ranked[0]], groups[ranked[1]]
+    name = ranked[0]
+    if not busy:
+        name = "idle"
+    elif busy >= 0.85 * total:
+        name = "copy-bound" if parts["memcpy"] >= 0.3 * busy else "gpu-bound"
+    elif first - second <= 0.1 * first:
+        name = "mixed"
+    elif name == "host-bound" and between * 2 >= host:
+        name = "cpu-offload-bound"
+    return {
+        "bottleneck": name, "gpu": gpu, "inside_ns": total, "busy_ns": busy,
+        "busy_share": busy / total if total else None, "unknown_is_largest": parts["unknown"] > first,
+        "parts": parts, "groups": groups, "host_between_segments_ns": between,
+        "bounds": {cause: total / (total - parts[cause]) for cause in CAUSES if 0 < parts[cause] < total},
+    }  # fmt: skip
+
+
+def _gpu_segments(ops: Columns) -> Spans:
+    """Of each step, from its first operation on the GPU to its last."""
+    mine = take(ops, ops["step"] >= 0)
+    if not len(mine["start"]):
+        return NOTHING
+    n = int(mine["step"].max()) + 1
+    first = np.full(n, np.iinfo(np.int64).max)
+    last = np.zeros(n, dtype=np.int64)
+    np.minimum.at(first, mine["step"], mine["start"])
+    np.maximum.at(last, mine["step"], mine["end"])
+    return first[last > 0], last[last > 0]
+
+
+def step_ledgers(facts: Facts, gpu: int, window: Window) -> list[Json]:
+    """Per step, what the GPU did: parts of busy and causes of idleness that are not zero. Sums to the step."""
+    steps = facts.layout.world.steps
+    pieces = device_pieces(facts, gpu, window, _step_spans(steps))
+    order = np.argsort([step.begin for step in steps], kind="stable")
+    begins = np.array([steps[at].begin for at in order.tolist()])
+    ends = np.array([steps[at].end for at in order.tolist()])
+    at = np.searchsorted(begins, pieces.sweep.bounds[:-1], side="right") - 1
+    inside = (at >= 0) & (pieces.sweep.bounds[1:] <= ends[np.maximum(at, 0)])
+    ledgers: list[Json] = [{} for _ in steps]
+    for name, where in pieces.parts.items():
+        mine = where & inside
+        sums = np.bincount(at[mine], weights=pieces.sweep.length[mine], minlength=len(steps)).astype(np.int64)
+        for place in np.flatnonzero(sums).tolist():
+            ledgers[int(order[place])][name] = int(sums[place])
+    return ledgers
+
+
 def build(layout: Layout, *, provenance: Json, full: bool = True) -> Json:
-    """The document. ``full=False`` leaves out what needs a sweep or a list of steps: sums only, for very large traces."""
+    """The document. ``full=False`` leaves out what needs a sweep or a list of steps, for very large traces."""
     facts = Facts(layout)
     found = windows(facts)
     names, categories = kernel_facts(facts)
@@ -491,7 +623,9 @@ def build(layout: Layout, *, provenance: Json, full: bool = True) -> Json:
                     "samples": len(layout.samples["start"]) > 0},
         "removed": layout.removed, "rows": _rows(layout),
         "gpus": [{"gpu": gpu.number, "name": gpu.model.name} for gpu in layout.world.gpus],
-        "kernels": names, "categories": categories, "api": api_facts(facts), "os": _named(facts, layout.osrt),
+        "kernels": names, "categories": categories, "api": api_facts(facts),
+        "api_duplicates": _named(facts, take(layout.api, long_calls(layout))) if layout.backtraces else [],
+        "os": _named(facts, layout.osrt),
         "copies": copy_facts(facts), "launch": launch_facts(facts), "phases": phase_facts(layout.world.steps),
         "program": layout.program, "windows": {},
     }  # fmt: skip
@@ -500,8 +634,18 @@ def build(layout: Layout, *, provenance: Json, full: bool = True) -> Json:
         if full:
             document["windows"][kind] |= _window(facts, window)
     if full:
-        document["steps"] = step_facts(facts)
+        document["verdict"] = verdict_facts(facts, found.get("steady", found["gpu"]))
+        document["steps"] = _steps(facts, document["verdict"].get("gpu"), found["all"])
     return document
+
+
+def _steps(facts: Facts, gpu: int | None, window: Window) -> list[Json]:
+    """The steps; with their ledgers where one thread drives, so that steps do not overlap."""
+    rows = step_facts(facts)
+    if gpu is not None and len({step.thread for step in facts.layout.world.steps}) == 1:
+        for row, ledger in zip(rows, step_ledgers(facts, gpu, window), strict=True):
+            row["ledger"] = ledger
+    return rows
 
 
 def _window(facts: Facts, window: Window) -> Json:

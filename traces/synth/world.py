@@ -62,9 +62,10 @@ class Strings:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU of the machine. ``number`` is nsys's id of it, which need not be the CUDA ordinal."""
+    """A GPU of the machine. ``number`` is nsys's id of it, ``ordinal`` CUDA's when nothing is hidden."""
 
     number: int
+    ordinal: int
     model: GpuModel
 
 

@@ -1,4 +1,4 @@
-"""Writes a layout as nsys's exporter would: lazily (a table without rows does not exist), values as nsys stores them."""
+"""Writes a layout as nsys's exporter would: lazily (a table without rows does not exist), values as nsys has them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from traces.synth import world as w
 from traces.synth.ddl import ENUMS, SCHEMAS, Schema, columns, create
-from traces.synth.layout import Layout
-from traces.synth.tape import Columns, I64, take
+from traces.synth.layout import Layout, long_calls
+from traces.synth.tape import I64, Columns, take
 from traces.synth.world import Gpu, Process
 
 _CHUNK = 200_000
@@ -53,7 +53,9 @@ class _File:
 
     def columns(self, table: str, **values: Value) -> None:
         """Rows from columns; columns not named stay NULL."""
-        split = {name: value if isinstance(value, tuple) else (value, "{" + name + "}") for name, value in values.items()}
+        split = {
+            name: value if isinstance(value, tuple) else (value, "{" + name + "}") for name, value in values.items()
+        }
         bound = {name: value for name, (value, _) in split.items() if not isinstance(value, str)}
         arrays = list(bound.values())
         rows = len(arrays[0])
@@ -95,6 +97,8 @@ def _write_events(file: _File, layout: Layout) -> None:
         graphExecId=graphs["what"] + 1,
     )  # fmt: skip
     _calls(file, layout, ordered(layout.api))
+    if layout.backtraces:
+        _backtraces(file, layout)
     _waits(file, layout, ordered(layout.syncs))
     osrt, overheads = ordered(layout.osrt), ordered(layout.overheads)
     file.columns(
@@ -163,6 +167,16 @@ def _calls(file: _File, layout: Layout, api: Columns) -> None:
     )  # fmt: skip
 
 
+def _backtraces(file: _File, layout: Layout) -> None:
+    """Calls that took long enough for a backtrace come twice, the copy in a class of its own."""
+    api = layout.api
+    twice = take(api, long_calls(layout))
+    file.columns(
+        "CUPTI_ACTIVITY_KIND_RUNTIME", start=twice["start"], end=twice["end"], eventClass="67",
+        globalTid=_tids(layout, twice), correlationId=twice["corr"], nameId=twice["name"], returnValue="0",
+    )  # fmt: skip
+
+
 def _waits(file: _File, layout: Layout, syncs: Columns) -> None:
     extra: dict[str, Value] = {"eventSyncId": str(w.WHOLE_CONTEXT)} if layout.schema == "2025" else {}
     # nsys numbers the types one lower than its own ENUM table says, up to 2025
@@ -203,7 +217,7 @@ def _write_facts(file: _File, layout: Layout, name: str, seed: int) -> None:
     streams = []
     for process in world.processes:
         for kind, lines in (("stdout", process.stdout), ("stderr", process.stderr)):
-            streams.append((process.global_pid, strings.id(f"/tmp/streams/pid_{process.pid}_{kind}.log"),
+            streams.append((process.global_pid, strings.id(f"/streams/pid_{process.pid}_{kind}.log"),
                             strings.id("".join(lines))))  # fmt: skip
     file.rows("ProcessStreams", streams)
     file.rows("TARGET_INFO_GPU", [_gpu(layout, gpu) for gpu in world.gpus])
@@ -224,13 +238,12 @@ def _write_facts(file: _File, layout: Layout, name: str, seed: int) -> None:
 
 def _gpu(layout: Layout, gpu: Gpu) -> tuple[Any, ...]:
     model = gpu.model
-    ordinal = next((d for p in layout.world.processes for d, one in enumerate(p.devices) if one is gpu), gpu.number)
     facts: dict[str, Any] = {
         "vmId": w.VM, "id": gpu.number, "name": model.name, "busLocation": f"0000:{gpu.number + 1:02x}:00.0",
         "isDiscrete": 1, "l2CacheSize": 4 << 20, "totalMemory": model.memory_bytes,
         "memoryBandwidth": round(model.bandwidth), "clockRate": model.clock_hz, "smCount": model.sm_count,
         "pwGpuId": gpu.number, "uuid": f"00000000-0000-0000-0000-{gpu.number:012x}", "luid": 0,
-        "chipName": model.chip, "cuDevice": ordinal, "ctxswDevPath": "", "ctrlDevPath": "", "threadsPerWarp": 32,
+        "chipName": model.chip, "cuDevice": gpu.ordinal, "ctxswDevPath": "", "ctrlDevPath": "", "threadsPerWarp": 32,
         "maxThreadsPerBlock": 1024, "asyncEngines": 3, "computeMajor": model.compute[0],
         "computeMinor": model.compute[1], "smMajor": model.compute[0], "smMinor": model.compute[1],
     }  # fmt: skip
