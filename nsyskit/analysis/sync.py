@@ -34,13 +34,14 @@ class SyncResult:
     ``nsys stats``; what the waiting was is told for ``window``.
 
     Attributes:
-        calls, total_ns: calls of class sync, and their durations added up.
+        calls, total_ns: synchronize functions, and their durations added up.
         share_of_api: synchronize functions / all API calls, by duration; None without API calls.
         sync_copy_share: the same with copies that blocked counted in.
         by_api: ``name calls total_ns share_of_api class`` of every API name.
         wait_ns, idle_ns: sync time of driver threads over a busy GPU that the thread feeds, and the rest of it.
         wait_share: ``wait_ns / (wait_ns + idle_ns)``; None when sync is under 1 % of the window.
-        by_class: ``class calls total_ns`` of ``SYNC_CLASSES``, for the calls of driver threads.
+        by_class: ``class calls total_ns`` of ``SYNC_CLASSES``: synchronize functions of driver threads.
+        copies_by_class: the same of copies that blocked.
     """
 
     window: Window
@@ -53,6 +54,7 @@ class SyncResult:
     idle_ns: int
     wait_share: float | None
     by_class: pl.DataFrame
+    copies_by_class: pl.DataFrame
 
 
 def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
@@ -66,21 +68,25 @@ def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
     calls = _calls_in(trace, window)
     window = window or default_window(trace)
     total = int(calls["dur_ns"].sum())
-    functions = int(calls.filter(pl.col("base_name").str.contains(SYNCHRONIZE))["dur_ns"].sum())
-    syncs = calls.filter(pl.col("class") == "sync")
+    is_function = pl.col("base_name").str.contains(SYNCHRONIZE).fill_null(value=False)
+    functions = calls.filter(is_function)
+    copies = calls.filter((pl.col("class") == "sync") & ~is_function)
+    function_ns, copy_ns = int(functions["dur_ns"].sum()), int(copies["dur_ns"].sum())
+    classified = classified_syncs(trace, window)
     wait_ns, idle_ns = _waits(trace, window)
     enough = window.dur_ns > 0 and (wait_ns + idle_ns) >= _MIN_SHARE_OF_WINDOW * window.dur_ns
     return SyncResult(
         window=window,
-        calls=syncs.height,
-        total_ns=int(syncs["dur_ns"].sum()),
-        share_of_api=functions / total if total else None,
-        sync_copy_share=_with_copies(syncs, functions) / total if total else None,
+        calls=functions.height,
+        total_ns=function_ns,
+        share_of_api=function_ns / total if total else None,
+        sync_copy_share=(function_ns + copy_ns) / total if total else None,
         by_api=_by_api(calls, total),
         wait_ns=wait_ns,
         idle_ns=idle_ns,
         wait_share=wait_ns / (wait_ns + idle_ns) if enough else None,
-        by_class=_by_class(classified_syncs(trace, window)),
+        by_class=_by_class(classified.filter(is_function)),
+        copies_by_class=_by_class(classified.filter(~is_function)),
     )
 
 
@@ -96,11 +102,6 @@ def _calls_in(trace: Trace, window: Window | None) -> pl.DataFrame:
         .join(names, on="name_id", how="left", maintain_order="left")
         .with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
     )
-
-
-def _with_copies(syncs: pl.DataFrame, functions: int) -> int:
-    copies = syncs.filter(~pl.col("base_name").str.contains(SYNCHRONIZE).fill_null(value=False))
-    return int(functions + copies["dur_ns"].sum())
 
 
 def _by_api(calls: pl.DataFrame, total: int) -> pl.DataFrame:
@@ -172,12 +173,12 @@ def _fed_whole(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame
 
 
 def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
-    """``calls`` with ``stream``, the one waited for; null means everything of the process.
+    """``calls`` with ``stream``, the one waited for, or else ``context``; both null: everything of the process.
 
     The SYNCHRONIZATION table knows it, by process and correlation id; a copy waits on its own stream.
     """
     waits = (
-        trace.syncs.select("pid", "correlation_id", "stream").collect().drop_nulls("correlation_id")
+        trace.syncs.select("pid", "correlation_id", "context", "stream").collect().drop_nulls("correlation_id")
         .unique(["pid", "correlation_id"], keep="first", maintain_order=True)
         .with_columns(pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream").alias("stream"))
     )  # fmt: skip
@@ -207,10 +208,10 @@ def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
 
 @once_per_trace
 def _handed_over(trace: Trace) -> pl.DataFrame:
-    """Operations by the instant their call returned (an orphan's start): ``pid stream at end_ns upload``."""
+    """Operations by the instant their call returned (an orphan's start): ``pid context stream at end_ns upload``."""
     ops = op_calls(trace)
     return ops.select(
-        "pid", "stream", "end_ns", at=pl.coalesce("call_end_ns", "start_ns"), upload=_is_upload(trace, ops)
+        "pid", "context", "stream", "end_ns", at=pl.coalesce("call_end_ns", "start_ns"), upload=_is_upload(trace, ops)
     ).sort("at", maintain_order=True)
 
 
@@ -225,15 +226,14 @@ def _is_upload(trace: Trace, ops: pl.DataFrame) -> pl.Series:
 
 def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
     """For each sync whether an operation that was handed over before it began ends after that, on what it awaits."""
-    by_stream = ops.with_columns(reach=pl.col("end_ns").cum_max().over("pid", "stream"))
-    by_process = ops.with_columns(reach=pl.col("end_ns").cum_max().over("pid"))
-    rows = syncs.select("pid", "stream", "start_ns").with_row_index("row").sort("start_ns")
-    one = rows.filter(pl.col("stream").is_not_null()).join_asof(
-        by_stream.select("pid", "stream", "at", "reach"), left_on="start_ns", right_on="at", by=["pid", "stream"],
-        check_sortedness=False,
-    )  # fmt: skip
-    every = rows.filter(pl.col("stream").is_null()).join_asof(
-        by_process.select("pid", "at", "reach"), left_on="start_ns", right_on="at", by="pid", check_sortedness=False
-    )
-    found = pl.concat([frame.select("row", "start_ns", "reach") for frame in (one, every)]).sort("row")
-    return (found["reach"] > found["start_ns"]).fill_null(value=False).alias("unfinished")
+    rows = syncs.select("pid", "context", "stream", "start_ns").with_row_index("row").sort("start_ns")
+    one, whole = pl.col("stream").is_not_null(), pl.col("context").is_not_null()
+    found = []
+    for by, which in ((["pid", "stream"], one), (["pid", "context"], ~one & whole), (["pid"], ~one & ~whole)):
+        reach = ops.select(*by, "at", reach=pl.col("end_ns").cum_max().over(by))
+        asked = rows.filter(which).join_asof(
+            reach, left_on="start_ns", right_on="at", by=by, check_sortedness=False
+        )  # fmt: skip
+        found.append(asked.select("row", "start_ns", "reach"))
+    answers = pl.concat(found).sort("row")
+    return (answers["reach"] > answers["start_ns"]).fill_null(value=False).alias("unfinished")

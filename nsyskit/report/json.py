@@ -131,12 +131,15 @@ def _sync(result: SyncResult) -> Any:
         "wait_ns": result.wait_ns,
         "idle_ns": result.idle_ns,
         "wait_share": result.wait_share,
-        "by_class": {
-            row["class"]: {"calls": row["calls"], "total_ns": row["total_ns"]} for row in _rows(result.by_class)
-        },
+        "by_class": _by_class(result.by_class),
+        "copies_by_class": _by_class(result.copies_by_class),
         "by_api": _rows(result.by_api),
         "window": _window(result.window),
     }
+
+
+def _by_class(classes: pl.DataFrame) -> dict[str, Any]:
+    return {row["class"]: {"calls": row["calls"], "total_ns": row["total_ns"]} for row in _rows(classes)}
 
 
 @section.register
