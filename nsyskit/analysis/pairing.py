@@ -18,7 +18,7 @@ from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
 Kind = pl.Enum(list(OP_KINDS))
-_OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "stream", "correlation_id")
+_OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id")
 
 
 @once_per_trace
@@ -39,8 +39,8 @@ def api_names(trace: Trace) -> pl.DataFrame:
 def gpu_ops(trace: Trace) -> pl.DataFrame:
     """Kernels, copies, memsets and whole-graph rows by start.
 
-    Columns: ``start_ns end_ns pid device stream correlation_id kind row`` (``row`` counts within the kind's table) and
-    ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
+    Columns: ``start_ns end_ns pid device context stream correlation_id kind row`` (``row`` counts within the kind's
+    table) and ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
     """
     tables = {"kernel": trace.kernels, "memcpy": trace.memcpys, "memset": trace.memsets, "graph": trace.graphs}
     frames = [

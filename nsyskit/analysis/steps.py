@@ -243,7 +243,9 @@ def _passes(events: pl.DataFrame) -> tuple[list[_Pass], int]:
 
 def _segments(events: pl.DataFrame) -> Iterator[_Segment]:
     current = _Segment([], None)
-    for kind, at, last, done, size, device in events.select("kind", "at", "last", "done", "bytes", "device").iter_rows():
+    for kind, at, last, done, size, device in events.select(
+        "kind", "at", "last", "done", "bytes", "device"
+    ).iter_rows():
         if kind == "up":
             if current.launched or current.downloads:
                 yield current
@@ -328,7 +330,9 @@ def _timed(
 ) -> tuple[list[_Timed], int]:
     """When each pass was waited for and where its step ends; passes that nobody waited for are torn."""
     own = (pl.col("pid") == key[0]) & (pl.col("tid") == key[1])
-    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid").filter(call_classes(trace) == "sync").filter(own)
+    calls = (
+        api_calls(trace).select("start_ns", "end_ns", "pid", "tid").filter(call_classes(trace) == "sync").filter(own)
+    )
     starts, ends = calls["start_ns"].to_list(), calls["end_ns"].to_list()
     op_ends = _op_ends(trace, key, passes)
     waited = _waited_blocked(trace, own)
@@ -376,7 +380,10 @@ def _waited_blocked(trace: Trace, own: pl.Expr) -> pl.DataFrame:
 def _close_requests(steps: list[_Timed], blocked: pl.DataFrame) -> None:
     """An idle wait for work ends a request: most of the time to the next step is spent in a blocking OS call."""
     pauses = pl.DataFrame(
-        {"start_ns": [step.forward_end for step in steps], "end_ns": [max(step.end, step.forward_end) for step in steps]},
+        {
+            "start_ns": [step.forward_end for step in steps],
+            "end_ns": [max(step.end, step.forward_end) for step in steps],
+        },
         schema={"start_ns": pl.Int64, "end_ns": pl.Int64},
     )
     waits = covered_ns(pauses, blocked).to_list()
@@ -503,7 +510,10 @@ def _confidence(one: _Pass, n_outputs: int | None, phase: Phase, family: str | N
 def _with_cold(trace: Trace, steps: pl.DataFrame) -> pl.DataFrame:
     """Mark what belongs to warming up: graph building, module loading, the first step of each phase."""
     builds = pl.concat(
-        [_calls_named(trace, _BUILDS).select("pid", "tid", "start_ns"), captures(trace).select("pid", "tid", "start_ns")]
+        [
+            _calls_named(trace, _BUILDS).select("pid", "tid", "start_ns"),
+            captures(trace).select("pid", "tid", "start_ns"),
+        ]
     ).sort("start_ns")
     built = steps.join_where(
         builds.rename({"pid": "of_pid", "tid": "of_tid"}),

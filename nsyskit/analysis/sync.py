@@ -173,24 +173,29 @@ def _fed_whole(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame
 
 
 def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
-    """``calls`` with ``stream``, the one waited for, or else ``context``; both null: everything of the process.
+    """``calls`` with ``context`` and ``stream`` that they wait for; null means any.
 
-    The SYNCHRONIZATION table knows it, by process and correlation id; a copy waits on its own stream.
+    The SYNCHRONIZATION table knows them, by process and correlation id; a copy waits on its own stream. A stream's
+    number means something only in its context; the table's device is 0 whatever the device (2026.2, two GPUs).
     """
     waits = (
-        trace.syncs.select("pid", "correlation_id", "context", "stream").collect().drop_nulls("correlation_id")
+        trace.syncs.select("pid", "correlation_id", "context", "stream")
+        .collect()
+        .drop_nulls("correlation_id")
         .unique(["pid", "correlation_id"], keep="first", maintain_order=True)
         .with_columns(pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream").alias("stream"))
-    )  # fmt: skip
+    )
     copies = (
-        op_calls(trace).filter(pl.col("call").is_not_null() & (pl.col("kind") == "memcpy"))
-        .select("call", copy_stream="stream").unique("call", keep="first", maintain_order=True)
-    )  # fmt: skip
+        op_calls(trace)
+        .filter(pl.col("call").is_not_null() & (pl.col("kind") == "memcpy"))
+        .select("call", copy_context="context", copy_stream="stream")
+        .unique("call", keep="first", maintain_order=True)
+    )
     return (
         calls.join(waits, on=["pid", "correlation_id"], how="left", maintain_order="left")
         .join(copies, on="call", how="left", maintain_order="left")
-        .with_columns(stream=pl.coalesce("copy_stream", "stream"))
-        .drop("copy_stream")
+        .with_columns(context=pl.coalesce("copy_context", "context"), stream=pl.coalesce("copy_stream", "stream"))
+        .drop("copy_context", "copy_stream")
     )
 
 
@@ -208,10 +213,19 @@ def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
 
 @once_per_trace
 def _handed_over(trace: Trace) -> pl.DataFrame:
-    """Operations by the instant their call returned (an orphan's start): ``pid context stream at end_ns upload``."""
+    """Operations by the instant they were handed over: ``pid context stream at end_ns upload orphan``.
+
+    Of an orphan the file says only when it ran: it stands at its start.
+    """
     ops = op_calls(trace)
     return ops.select(
-        "pid", "context", "stream", "end_ns", at=pl.coalesce("call_end_ns", "start_ns"), upload=_is_upload(trace, ops)
+        "pid",
+        "context",
+        "stream",
+        "end_ns",
+        at=pl.coalesce("call_end_ns", "start_ns"),
+        upload=_is_upload(trace, ops),
+        orphan=pl.col("call").is_null(),
     ).sort("at", maintain_order=True)
 
 
@@ -225,15 +239,27 @@ def _is_upload(trace: Trace, ops: pl.DataFrame) -> pl.Series:
 
 
 def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
-    """For each sync whether an operation that was handed over before it began ends after that, on what it awaits."""
-    rows = syncs.select("pid", "context", "stream", "start_ns").with_row_index("row").sort("start_ns")
-    one, whole = pl.col("stream").is_not_null(), pl.col("context").is_not_null()
+    """For each sync whether work on what it awaits was unfinished when it began.
+
+    That is an operation handed over before and done after; of operations without a call those that ran meanwhile.
+    """
+    begun = syncs.select("pid", "context", "stream", "start_ns", by="start_ns")
+    ended = syncs.select("pid", "context", "stream", "start_ns", by=pl.col("end_ns") - 1)
+    return _done_after(begun, ops.filter(~pl.col("orphan"))) | _done_after(ended, ops.filter("orphan"))
+
+
+def _done_after(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
+    """Whether of the operations there ``by`` an instant, on what is awaited, one ends after ``start_ns``."""
+    rows = syncs.with_row_index("row").sort("by")
+    unknown_context, whole_context = pl.col("context").is_null(), pl.col("stream").is_null()
     found = []
-    for by, which in ((["pid", "stream"], one), (["pid", "context"], ~one & whole), (["pid"], ~one & ~whole)):
-        reach = ops.select(*by, "at", reach=pl.col("end_ns").cum_max().over(by))
-        asked = rows.filter(which).join_asof(
-            reach, left_on="start_ns", right_on="at", by=by, check_sortedness=False
-        )  # fmt: skip
-        found.append(asked.select("row", "start_ns", "reach"))
-    answers = pl.concat(found).sort("row")
-    return (answers["reach"] > answers["start_ns"]).fill_null(value=False).alias("unfinished")
+    for keys, waits in (
+        (["pid"], unknown_context),
+        (["pid", "context"], ~unknown_context & whole_context),
+        (["pid", "context", "stream"], ~unknown_context & ~whole_context),
+    ):
+        reached = ops.select(*keys, "at", reach=pl.col("end_ns").cum_max().over(keys))
+        joined = rows.filter(waits).join_asof(reached, left_on="by", right_on="at", by=keys, check_sortedness=False)
+        found.append(joined.select("row", "start_ns", "reach"))
+    ordered = pl.concat(found).sort("row")
+    return (ordered["reach"] > ordered["start_ns"]).fill_null(value=False).alias("unfinished")
