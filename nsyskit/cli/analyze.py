@@ -56,7 +56,7 @@ def command(
     """
     for target in (output, html):
         if target is not None:
-            check_output(target, force=force)
+            check_output(target, force=force, source=trace)
     from nsyskit.analysis.analyze import analyze
     from nsyskit.analysis.windows import parse_window
     from nsyskit.ggml.catalogue import KernelRules

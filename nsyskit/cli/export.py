@@ -25,7 +25,7 @@ def command(*, report: Path, output: Path | None, force: bool, nsys: Path | None
     `analyze` does not need it: it exports by itself, into the user's cache.
     """
     target = output or report.with_suffix(".sqlite")
-    check_output(target, force=force)
+    check_output(target, force=force, source=report)
     from nsyskit.ingest import export_sqlite
 
     with progress_line(quiet=quiet) as progress:

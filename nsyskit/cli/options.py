@@ -53,12 +53,14 @@ def _ignore(_what: str, _share: float | None) -> None:
     """Progress for nobody."""
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_output(path: Path, *, force: bool, source: Path | None = None) -> None:
     """Refuse an output that cannot or must not be written, before any work is done.
 
     Raises:
-        OutputError: it exists and ``force`` is off, it is a directory, or its folder is missing.
+        OutputError: it exists and ``force`` is off, it is a directory, its folder is missing, or it is ``source``.
     """
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(f"{path} is the input itself", hint="choose another name")
     if path.is_dir():
         raise OutputError(f"{path} is a directory", hint="name a file")
     if path.exists() and not force:

@@ -33,18 +33,18 @@ class ParquetSource:
 
     def columns(self, table: str) -> frozenset[str]:
         file = self._files.get(table)
-        return frozenset(self._guarded(table, lambda: pl.read_parquet_schema(file))) if file else frozenset()
+        return frozenset(self._guarded(table, lambda: _scan(file).collect_schema())) if file else frozenset()
 
     def row_count(self, table: str) -> int:
         file = self._files.get(table)
         if file is None:
             return 0
-        return int(self._guarded(table, lambda: pl.scan_parquet(file).select(pl.len()).collect().item()))
+        return int(self._guarded(table, lambda: _scan(file).select(pl.len()).collect().item()))
 
     def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
         file = self._files[table]
         frame = self._guarded(table, lambda: pl.read_parquet(file, columns=list(columns), glob=False))
-        return self._guarded(table, lambda: frame.select(_plain(name) for name in columns))
+        return self._guarded(table, lambda: frame.select(_plain(frame[name]) for name in columns))
 
     def _guarded(self, table: str, read: Callable[[], T]) -> T:
         try:
@@ -53,7 +53,13 @@ class ParquetSource:
             raise TraceFormatError(f"{self._path.name}/{table}.parquet cannot be read", hint=_REEXPORT) from error
 
 
-def _plain(column: str) -> pl.Expr:
-    if column in TEXT_COLUMNS:
-        return pl.col(column).cast(pl.String).fill_null("")
-    return pl.col(column).cast(pl.Int64, strict=True)
+def _scan(file: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(file, glob=False)
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    if column.name in TEXT_COLUMNS:
+        return column.cast(pl.String).fill_null("")
+    if column.dtype == pl.UInt64:  # ids may use all bits; SQLite shows the same ones as negative numbers
+        return column.reinterpret(signed=True)
+    return column.cast(pl.Int64, strict=True)

@@ -36,7 +36,7 @@ class SqliteSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         _check_whole(path)
-        self._uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+        self._uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1"
         self._columns = self._read_catalogue()
         if not self._columns.keys() & SIGNATURE_TABLES:
             raise TraceFormatError(
@@ -135,17 +135,31 @@ def _check_whole(path: Path) -> None:
 
 def _selected(column: str) -> str:
     # ADBC takes a column's type from the first rows; a text column that starts with NULLs would be taken for numbers.
-    return f"ifnull({_quoted(column)}, '') AS {_quoted(column)}" if column in TEXT_COLUMNS else _quoted(column)
+    # Text travels as bytes: a traced program's output need not be UTF-8, and Arrow would take it unchecked.
+    return (
+        f"ifnull(CAST({_quoted(column)} AS BLOB), x'') AS {_quoted(column)}"
+        if column in TEXT_COLUMNS
+        else _quoted(column)
+    )
 
 
 def _typed(frame: pl.DataFrame, table: str, columns: Sequence[str], path: Path) -> pl.DataFrame:
-    wanted = {column: pl.String if column in TEXT_COLUMNS else pl.Int64 for column in columns}
     try:
-        return frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in wanted.items())
+        return frame.select(
+            _text(frame[name]) if name in TEXT_COLUMNS else frame[name].cast(pl.Int64, strict=True) for name in columns
+        )
     except pl.exceptions.PolarsError as error:
         raise TraceFormatError(
             f"table {table} of {path.name} holds text where numbers belong", hint=_REEXPORT
         ) from error
+
+
+def _text(stored: pl.Series) -> pl.Series:
+    """Bytes as text; what is not UTF-8 in them becomes replacement characters."""
+    try:
+        return stored.cast(pl.String)
+    except pl.exceptions.ComputeError:
+        return pl.Series(stored.name, [value.decode(errors="replace") for value in stored], pl.String)
 
 
 def _quoted(name: str) -> str:

@@ -45,7 +45,7 @@ class _Table:
         with self._lock:
             if self._frame is None:
                 core = [name for name in TABLES[self._name] if name not in WIDE.get(self._name, ())]
-                self._frame = self._sorted(self._read(core))
+                self._frame = self._sorted(_timed(self._name, self._read(core)))
             missing = [name for name in columns if name not in self._frame.columns]
             if missing:
                 wide = self._read(missing)
@@ -66,6 +66,13 @@ class _Table:
         if predicate is not None:
             frame = frame.filter(predicate)
         yield frame if n_rows is None else frame.head(n_rows)
+
+
+def _timed(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The table, if every row of it says when it was."""
+    if any(frame[column].null_count() for column in ("start_ns", "end_ns") if column in frame.columns):
+        raise TraceFormatError(f"table {nsys.TABLE_OF[name]} holds rows without a time", hint="export the report again")
+    return frame
 
 
 def _is_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
@@ -95,7 +102,8 @@ def _read(source: RawSource, table: str, columns: Sequence[str], *, extra: Seque
     mapping = nsys.COLUMN_OF[table]
     wanted = dict.fromkeys([*(mapping[column] for column in columns), *extra])
     _require(name, present, wanted)
-    raw = source.read(name, [column for column in wanted if column in present])
+    there = [column for column in wanted if column in present]
+    raw = source.read(name, there) if there else pl.select(rows=pl.int_range(source.row_count(name)))
     raw = raw.with_columns(pl.lit(None, pl.Int64).alias(column) for column in wanted if column not in present)
     enums = _enums(source)
     schema = TABLES[table]

@@ -322,7 +322,9 @@ def _host_functions(result: HostFunctionsResult, layout: Layout) -> RenderableTy
     for device in result.devices:
         rows = device.functions.filter((pl.col("cause") == "host") & (pl.col("function") != "[unresolved]")).head(3)
         if rows.height:
-            blocks.append(Text(f"While {device.use.name or 'the GPU'} idled for the host, its driver threads were in"))
+            blocks.append(
+                Text(printable(f"While {device.use.name or 'the GPU'} idled for the host, its driver threads were in"))
+            )
         for row in rows.iter_rows(named=True):
             line = f"  {human_share(row['share'])} of {row['cause']} samples: {row['function']} ({row['module']})"
             blocks.append(_clipped(line, layout.width))
@@ -407,7 +409,7 @@ def _table(
 ) -> Table:  # fmt: skip
     """A table with right-aligned figures and the name last, cut off where the line ends."""
     table = Table(
-        title=title or None,
+        title=Text(printable(title)) if title else None,  # a Text: rich would read brackets in a name as markup
         title_justify="left",
         title_style="bold",
         box=None,
@@ -427,7 +429,7 @@ def _table(
     # given the name's true width, rich would rather drop the figures than cut the name
     table.add_column(label, no_wrap=True, overflow="ellipsis", width=max(layout.width - used, 16))
     for cells, row in shown:
-        table.add_row(*(Text(cell) for cell in cells.values()), Text(printable(name(row))))
+        table.add_row(*(Text(printable(cell)) for cell in cells.values()), Text(printable(name(row))))
     if rows.height > layout.top:
         table.caption, table.caption_justify = f"… and {rows.height - layout.top} more", "left"
     return table

@@ -1,0 +1,35 @@
+"""What all tests share: the real traces beside the project, where they are, and a cache of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Exports of rep files never reach the cache of whoever runs the tests."""
+    monkeypatch.setenv("NSYSKIT_CACHE", str(tmp_path_factory.getbasetemp() / "nsyskit-cache"))
+
+
+@pytest.fixture(params=sorted(file.parent.name for file in TRACES.glob("*/trace.sqlite")) or [None])
+def real_trace(request):
+    """The path of every real trace of the collection beside the project, one after the other."""
+    if request.param is None:
+        pytest.skip("needs the collection of real traces beside the project")
+    return TRACES / request.param / "trace.sqlite"
+
+
+@pytest.fixture
+def real():
+    """The path of one real trace, by name."""
+
+    def path(name: str) -> Path:
+        if not TRACES.is_dir():
+            pytest.skip("needs the collection of real traces beside the project")
+        return TRACES / name / "trace.sqlite"
+
+    return path
