@@ -92,7 +92,7 @@ def _end(run: Run, beside: Beside) -> None:
     said = ""
     if beside.process.poll() is None and run.nsys is not None:
         _, said = run.tell_nsys(stop_argv(beside.config, run.nsys))
-    beside.processes.end_program(grace_s=beside.config.stop_timeout_s, hurry=run.interrupts.hurry)
+    beside.processes.end_program(beside.process, grace_s=beside.config.stop_timeout_s, hurry=run.interrupts.hurry)
     beside.processes.end_all(grace_s=10.0)
     state = "complete"
     try:

@@ -19,9 +19,9 @@ from nsyskit.capture.outcome import Outcome, State, exit_code, program_code
 from nsyskit.capture.plan import beside_config, build_plan
 from nsyskit.capture.processes import Processes
 from nsyskit.capture.program import run_program
-from nsyskit.capture.run import Run
+from nsyskit.capture.run import Run, check_session_free
 from nsyskit.capture.secrets import (
-    blank_own_environment,
+    blank_own_process,
     hide_secrets,
     program_environment,
     relevant_environment,
@@ -96,7 +96,7 @@ def _check_program(config: CaptureConfig) -> None:
 
 
 def _new_run(config: CaptureConfig, nsys: Nsys | None, interrupts: Interrupts, ui: Ui) -> Run:
-    blank_own_environment()
+    blank_own_process()
     downloads = any(word in {"-hf", "-hfr", "--hf-repo", "-hft", "--hf-token"} for word in config.program)
     environment = program_environment(os.environ, llama=config.kind != "other", downloads=downloads)
     return Run(
@@ -115,6 +115,7 @@ def _recorded(run: Run) -> NsyskitError | None:
     try:
         write_json(run.folder.run_json, _facts(run, {"state": "running"}))
         run.nvml.start()
+        check_session_free(run)
         with ExitStack() as stack:
             stack.callback(run.nvml.stop)
             stack.enter_context(_key_file(run.config))

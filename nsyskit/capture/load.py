@@ -153,7 +153,8 @@ class Load:
             base_url=self._address.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self._config.timeout_s, connect=10.0),
-            limits=httpx.Limits(max_connections=None),
+            # llama-server closes a connection after some requests, and a reused one is then met by a disconnect
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,  # no proxy: the load goes to the captured server and nowhere else
             verify=False,  # noqa: S501  a certificate of the user's own for this machine
         )

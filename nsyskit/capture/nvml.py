@@ -35,8 +35,8 @@ class NvmlSampler:
 
     def start(self) -> None:
         """Begin, if there is anything to sample."""
-        handles = self._open()
-        if handles and self._interval_s:
+        handles = self._open() if self._interval_s else []
+        if handles:
             self._thread = threading.Thread(target=self._run, args=(handles,), name="nvml", daemon=True)
             self._thread.start()
 

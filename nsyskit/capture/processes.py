@@ -76,14 +76,28 @@ class Processes:
         pids = {process.pid for process in program}
         return tuple(process for process in program if process.ppid not in pids)
 
-    def end_program(self, *, grace_s: float, hurry: Callable[[], bool] = lambda: False) -> bool:
-        """SIGTERM to the program, SIGKILL to what is left of it after the grace; True when it took the SIGKILL."""
-        _signal(self.program_roots(), signal.SIGTERM)
-        if self._wait_gone(self.program, grace_s, hurry):
-            return False
-        _signal(self.program(), signal.SIGKILL)
-        self._wait_gone(self.program, 5.0, lambda: False)
-        return True
+    def end_program(
+        self, process: subprocess.Popen[bytes], *, grace_s: float, hurry: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """SIGTERM to the program, SIGKILL to what is left of it after the grace; True when it took the SIGKILL.
+
+        ``process`` is what the program runs under: as long as that lives, the program may be yet to come.
+        """
+        deadline = time.monotonic() + grace_s
+        asked: set[Found] = set()
+        while self.program() or process.poll() is None:
+            if time.monotonic() >= deadline or hurry():
+                left = self.program()
+                _signal(left, signal.SIGKILL)
+                self._wait_gone(self.program, 5.0, lambda: False)
+                return bool(left)
+            if asked and not self.program():
+                return False
+            fresh = set(self.program_roots()) - asked
+            _signal(fresh, signal.SIGTERM)
+            asked |= fresh
+            time.sleep(0.05)
+        return False
 
     def end_all(self, *, grace_s: float = 3.0) -> tuple[str, ...]:
         """End whatever is left, nsys included; the names of what had to be killed."""

@@ -94,7 +94,8 @@ def _end_early(run: Run, process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         run.ended_by_us = True
         with run.ui.stage("ending the program"):
-            if run.processes.end_program(grace_s=run.config.stop_timeout_s, hurry=run.interrupts.hurry):
+            killed = run.processes.end_program(process, grace_s=run.config.stop_timeout_s, hurry=run.interrupts.hurry)
+            if killed:
                 run.note(f"the program did not end within {run.config.stop_timeout_s:g} s of SIGTERM and was killed")
     deadline = time.monotonic() + _NSYS_WRITES_S
     while process.poll() is None and time.monotonic() < deadline and not run.interrupts.hurry():

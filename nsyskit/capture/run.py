@@ -88,6 +88,22 @@ def last_errors(*logs: Path, lines: int = 2) -> str:
     return " | ".join(line[:300] for line in said[-lines:])
 
 
+def check_session_free(run: Run) -> None:
+    """Refuse a session name that is taken: the session is somebody else's.
+
+    Raises:
+        CaptureError: with the command that ends that session.
+    """
+    if run.nsys is None:
+        return
+    name = run.config.session
+    _, said = run_watched((str(run.nsys.path), "sessions", "list"))
+    if any(line.split()[-1:] == [name] for line in said.splitlines()):
+        raise CaptureError(
+            f"an nsys session named {name} is already there", hint=f"end it with: nsys shutdown --session={name}"
+        )
+
+
 def launch_error(run: Run) -> NsyskitError | None:
     """What nsys itself said when it could not launch the program, None when it did not complain."""
     said = last_errors(run.folder.program_err, run.folder.program_out, lines=5)

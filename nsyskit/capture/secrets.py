@@ -80,28 +80,40 @@ def strike(files: Iterable[Path], values: Iterable[str]) -> None:
                 file.write_bytes(cleaned)
 
 
-def blank_own_environment() -> None:
-    """Overwrite the secrets in the block that ``/proc/self/environ`` shows; ``os.environ`` keeps them.
+def blank_own_process() -> None:
+    """Overwrite the secrets in what ``/proc/self`` shows as command line and environment; ``os.environ`` keeps them.
 
-    nsys 2023 reads the environment of the traced program's parents, nsyskit's among them, into the trace.
+    nsys reads both of the traced program's parents, nsyskit's among them, into the trace.
     """
     with suppress(OSError, ValueError, IndexError):
         stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        begin, end = int(stat[47]), int(stat[48])  # env_start, env_end: fields 50 and 51 of proc(5), 3 came before
+        # arg_start, arg_end, env_start, env_end: fields 48 to 51 of proc(5), of which three came before
+        arguments, environment = (int(stat[45]), int(stat[46])), (int(stat[47]), int(stat[48]))
         with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
-            memory.seek(begin)
-            block = memory.read(end - begin)
-            memory.seek(begin)
-            memory.write(_blanked(block))
+            for (begin, end), blank in ((arguments, blanked_arguments), (environment, blanked_environment)):
+                memory.seek(begin)
+                block = memory.read(end - begin)
+                memory.seek(begin)
+                memory.write(blank(block))
 
 
-def _blanked(block: bytes) -> bytes:
+def blanked_environment(block: bytes) -> bytes:
+    """A block of ``NAME=value`` ended by zeros, as long as before, with the values of secrets overwritten."""
     variables = []
     for variable in block.split(b"\0"):
         name, equals, value = variable.partition(b"=")
         secret = is_secret_variable(name.decode(errors="replace"))
         variables.append(name + equals + (b"x" * len(value) if secret else value))
     return b"\0".join(variables)
+
+
+def blanked_arguments(block: bytes) -> bytes:
+    """A block of arguments ended by zeros, as long as before, with secrets overwritten."""
+    words = [word.decode(errors="surrogateescape") for word in block.split(b"\0")]
+    secrets = [value.encode(errors="surrogateescape") for value in secret_values(words, {})]
+    for secret in sorted(secrets, key=len, reverse=True):
+        block = block.replace(secret, b"x" * len(secret))
+    return block
 
 
 def program_environment(

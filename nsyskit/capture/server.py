@@ -208,7 +208,9 @@ class Server:
         if self.alive():
             run.ended_by_us = True
             with run.ui.stage("ending the server"):
-                killed = run.processes.end_program(grace_s=run.config.stop_timeout_s, hurry=run.interrupts.hurry)
+                killed = run.processes.end_program(
+                    process, grace_s=run.config.stop_timeout_s, hurry=run.interrupts.hurry
+                )
             if killed:
                 run.note(f"the server did not end within {run.config.stop_timeout_s:g} s of SIGTERM and was killed")
         with run.ui.stage("waiting for nsys"), suppress(TimeoutError):

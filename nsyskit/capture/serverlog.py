@@ -22,6 +22,7 @@ _TIMING = re.compile(
     r"print_timing: id +(\d+) \| task +(-?\d+) \| +(prompt eval|eval) time = +([\d.]+) ms / +(\d+) tokens"
 )
 _RELEASE = re.compile(r"slot +release: id +(\d+) \| task +(-?\d+) \| stop processing")
+_ROUNDING_MS = 0.0051
 
 
 @dataclass(slots=True)
@@ -84,17 +85,23 @@ def match_tasks(requests: Sequence[Request], tasks: Sequence[Task]) -> dict[int,
     The response and the log print the same counts and times; the log rounds to 10 µs.
     """
     found: dict[int, Task] = {}
-    by_numbers: dict[tuple[object, ...], list[Task]] = {}
-    for task in tasks:
-        key = (task.prompt_n, task.predicted_n, _cents(task.prompt_ms), _cents(task.predicted_ms))
-        by_numbers.setdefault(key, []).append(task)
     for request in requests:
-        times = request.timings
-        key = (request.prompt_n, request.predicted_n, _cents(times.get("prompt_ms")), _cents(times.get("predicted_ms")))
-        same = [t for t in by_numbers.get(key, ()) if request.id_slot in {None, t.id_slot}]
-        if request.timings and len(same) == 1:
+        same = [task for task in tasks if _same(request, task)]
+        if len(same) == 1:
             found[request.index] = same[0]
     return found
+
+
+def _same(request: Request, task: Task) -> bool:
+    prompt_ms, predicted_ms = request.timings.get("prompt_ms"), request.timings.get("predicted_ms")
+    if prompt_ms is None or predicted_ms is None or task.prompt_ms is None or task.predicted_ms is None:
+        return False
+    return (
+        request.id_slot in {None, task.id_slot}
+        and (request.prompt_n, request.predicted_n) == (task.prompt_n, task.predicted_n)
+        and abs(prompt_ms - task.prompt_ms) <= _ROUNDING_MS
+        and abs(predicted_ms - task.predicted_ms) <= _ROUNDING_MS
+    )
 
 
 def log_clock(requests: Sequence[Request], matched: dict[int, Task]) -> LogClock | None:
@@ -111,7 +118,3 @@ def log_clock(requests: Sequence[Request], matched: dict[int, Task]) -> LogClock
         return None
     low, high = max(early), min(late)
     return LogClock((low + high) // 2, (high - low + 1) // 2)
-
-
-def _cents(value: float | None) -> int | None:
-    return None if value is None else round(value * 100)

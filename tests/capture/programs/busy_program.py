@@ -1,0 +1,14 @@
+"""Sleeps and opens files for some seconds: something for the OS runtime trace. --deaf ignores SIGTERM and SIGINT."""
+
+import signal
+import sys
+import time
+
+if "--deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+end = time.monotonic() + float(sys.argv[1])
+print("begun", flush=True)
+while time.monotonic() < end:
+    time.sleep(0.01)
+    open("/dev/null").close()

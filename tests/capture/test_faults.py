@@ -1,0 +1,231 @@
+"""Faults with real processes and the real nsys: what is kept, what is said, what is left running (nothing)."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from .conftest import needs_nsys, program
+
+pytestmark = [pytest.mark.nsys, needs_nsys]
+FEW = ["--requests", 4, "--max-tokens", 4, "--prompt-tokens", 8, "--no-nvml"]
+SERVER = ["--kind", "server", *FEW]
+
+
+def test_a_program_that_ends_well(capture):
+    run = capture(["--no-nvml"], program("busy_program.py", 0.3))
+    assert run.code == 0, run.err
+    assert run.out == "run\n"
+    assert run.facts["outcome"] == {"state": "complete", "exit_code": 0, "program_exit": 0, "message": "", "notes": []}
+    assert run.facts["summary"]["trace"]["rows"]["os_calls"] > 20
+    assert {"trace.nsys-rep", "trace.sqlite", "program.out"} <= {path.name for path in run.folder.iterdir()}
+
+
+@pytest.mark.parametrize(("given", "code"), [(7, 7), (-signal.SIGSEGV, 139)])
+def test_the_exit_code_of_the_program_is_passed_on(capture, given, code):
+    run = capture(["--no-nvml"], program("crashing_program.py", given))
+    assert run.code == code
+    assert run.facts["outcome"]["program_exit"] == code
+    assert "error: out of memory" in run.err
+    assert (run.folder / "trace.sqlite").exists()
+
+
+def test_ctrl_c_keeps_the_window_of_a_program(capture):
+    run = capture(["--no-nvml"], program("busy_program.py", 60), wait=False)
+    run.until("running the program")
+    wait_for(run.folder / "program.out", "begun")
+    run.signal()
+    run.wait()
+    assert run.code == 130
+    assert run.facts["outcome"]["state"] == "interrupted"
+    assert run.facts["summary"]["trace"]["rows"]["os_calls"] > 0
+
+
+def test_sigterm_ends_a_program_that_ignores_it(capture):
+    run = capture(["--no-nvml", "--stop-timeout", 1], program("busy_program.py", 60, "--deaf"), wait=False)
+    run.until("running the program")
+    wait_for(run.folder / "program.out", "begun")
+    run.signal(signal.SIGTERM)
+    run.wait()
+    assert run.code == 143
+    assert "was killed" in run.err
+    assert (run.folder / "trace.sqlite").exists()
+
+
+def test_a_server_under_load(capture):
+    run = capture(SERVER, program("quick_server.py"))
+    assert run.code == 0, run.err
+    load = run.facts["summary"]["load"]
+    assert (load["requests"], load["failed"], load["predicted_n"]) == (4, 0, 16)
+    assert run.facts["summary"]["trace"]["rows"]["os_calls"] > 0
+
+
+def test_a_server_that_crashes_at_start(capture):
+    run = capture(SERVER, program("crashing_program.py", 3))
+    assert run.code == 3
+    assert "before it was healthy: error: out of memory" in run.err
+
+
+def test_a_server_that_crashes_under_load(capture):
+    run = capture([*SERVER, "--warmup", 1], program("quick_server.py", "--crash-after", 3))
+    assert run.code == 128 + signal.SIGABRT, run.err
+    assert "under the load" in run.err
+    assert (run.folder / "trace.sqlite").exists()
+    assert (run.folder / "requests.sqlite").exists()
+
+
+def test_a_server_that_never_gets_healthy(capture):
+    run = capture([*SERVER, "--ready-timeout", 1.5], program("quick_server.py", "--never-healthy"))
+    assert run.code == 7
+    assert "not healthy within 1.5 s (HTTP 503)" in run.err
+
+
+def test_a_server_that_hangs_in_its_shutdown(capture):
+    run = capture([*SERVER, "--stop-timeout", 1], program("quick_server.py", "--ignore-sigterm", "--spawn-child"))
+    assert run.code == 0, run.err
+    assert "did not end within 1 s of SIGTERM and was killed" in run.err
+    assert run.facts["outcome"]["state"] == "complete"
+    assert (run.folder / "trace.sqlite").exists()
+
+
+def test_a_server_that_fails_in_its_shutdown(capture):
+    run = capture(SERVER, program("quick_server.py", "--exit", 9))
+    assert run.code == 9
+    assert (run.folder / "trace.sqlite").exists()
+
+
+def test_a_port_that_is_taken(capture):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = capture(SERVER, program("quick_server.py", "--port", port))
+    assert run.code == 7
+    assert f"127.0.0.1:{port} cannot be listened on" in run.err
+
+
+def test_a_session_of_the_same_name(capture):
+    subprocess.run(["nsys", "start", "--session-new=nsyskit-stale"], check=True, capture_output=True)
+    try:
+        run = capture([*SERVER, "--session", "nsyskit-stale"], program("quick_server.py"))
+        other = capture(["--session", "nsyskit-stale", "--no-nvml"], program("busy_program.py", 0.1), folder="other")
+    finally:
+        subprocess.run(["nsys", "shutdown", "--session=nsyskit-stale"], check=True, capture_output=True)
+    for failed in (run, other):
+        assert failed.code == 7, failed.err
+        assert "end it with: nsys shutdown --session=nsyskit-stale" in failed.err
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "kept"),
+    [
+        ("waiting for the server", ["--ready-after", 60], False),
+        ("warming up", ["--token-s", 5], False),
+        ("driving the load", [], True),
+        ("ending the server", ["--ignore-sigterm"], True),
+    ],
+)
+def test_ctrl_c_at_each_stage(capture, stage, arguments, kept):
+    run = capture([*SERVER, "--duration", 60, "--requests", 100000 if stage == "driving the load" else 4],
+                  program("quick_server.py", *arguments), wait=False)  # fmt: skip
+    run.until(stage)
+    if stage == "driving the load":
+        import time
+
+        time.sleep(0.5)
+    run.signal()
+    run.wait()
+    assert run.code == 130, run.err
+    assert run.facts["outcome"]["state"] == "interrupted"
+    assert (run.folder / "trace.nsys-rep").exists() is kept
+
+
+def test_no_load_ends_by_ctrl_c(capture):
+    run = capture(["--kind", "server", "--no-load", "--no-nvml"], program("quick_server.py"), wait=False)
+    run.until("capturing your traffic")
+    run.signal()
+    run.wait()
+    assert run.code == 0, run.err
+    assert run.facts["outcome"]["state"] == "complete"
+
+
+def test_two_captures_at_once(capture):
+    runs = [capture(SERVER, program("quick_server.py"), folder=name, wait=False) for name in ("one", "two")]
+    for run in runs:
+        run.wait()
+        assert run.code == 0, run.err
+        assert run.facts["summary"]["load"]["failed"] == 0
+
+
+def test_keys_reach_the_server_and_nothing_else(capture):
+    key = "sk-0123456789"
+    run = capture(SERVER, program("quick_server.py", "--api-key", key))
+    assert run.code == 0, run.err
+    assert run.facts["summary"]["load"]["failed"] == 0
+    other = capture(SERVER, program("quick_server.py"), folder="other", env={"LLAMA_API_KEY": key, "HF_TOKEN": key})
+    assert other.code == 0, other.err
+    for folder in (run.folder, other.folder):
+        for path in folder.iterdir():
+            assert key.encode() not in path.read_bytes(), path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk(capture, small_disk):
+    run = capture(SERVER, program("quick_server.py"), folder=small_disk / "run")
+    assert run.code == 6, run.err
+    assert "the disk is full" in run.err
+    assert run.facts["outcome"]["state"] == "failed"
+    assert not (run.folder / "trace.sqlite").exists()
+
+
+def test_no_nsys(capture, tmp_path):
+    run = capture(["--no-nvml"], program("busy_program.py", 0.1), env={"PATH": str(tmp_path)})
+    assert run.code == 5
+    assert "nsys was not found on PATH; install" in run.err
+    assert not run.folder.exists()
+
+
+def test_a_broken_nsys(capture, tmp_path):
+    broken = tmp_path / "nsys"
+    broken.write_text("#!/bin/sh\necho cannot find libfoo.so >&2\nexit 127\n")
+    broken.chmod(0o755)
+    run = capture(["--nsys", broken], program("busy_program.py", 0.1))
+    assert run.code == 5
+    assert "cannot find libfoo.so" in run.err
+
+
+def test_a_folder_that_holds_something(capture, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").touch()
+    run = capture([], program("busy_program.py", 0.1))
+    assert run.code == 6
+    assert "is not empty" in run.err
+
+
+def wait_for(path, text, timeout=20):
+    import time
+
+    deadline = time.monotonic() + timeout
+    while not path.exists() or text not in path.read_text():
+        assert time.monotonic() < deadline, f"no {text!r} in {path}"
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+
+def test_quiet_says_nothing(capture):
+    run = capture(["-q", "--no-nvml"], program("busy_program.py", 0.1))
+    assert (run.code, run.out, run.err) == (0, "run\n", "")
+
+
+assert os.name == "posix"
