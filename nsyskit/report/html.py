@@ -1,26 +1,177 @@
-"""The report as one HTML file: a first, simple page with verdict, ledger bars and tables; no script, no network."""
+"""The report as one HTML file: opens offline, says first what bounds the run, draws its figures when they are seen.
+
+The first screen is plain HTML and CSS. Figures are drawn by the plotly.js within the file, and only once somebody
+scrolls to them. Ids are fixed and nothing of the day enters, so that equal input gives equal bytes.
+"""
 
 from __future__ import annotations
 
-from html import escape
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
+import plotly.graph_objects as go
+
+from nsyskit import __version__
 from nsyskit.analysis.analyze import Report
-from nsyskit.report.text import render_text
+from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
+from nsyskit.report.page.overview import overview
+from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotly_js
+from nsyskit.report.page.sections import Sections
+from nsyskit.report.page.tables import count, table, words
+from nsyskit.units import human_ns, printable
 
-_STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-pre{font:13px/1.35 ui-monospace,monospace;overflow-x:auto}
-"""
+Plotly = Literal["inline", "directory"]
+PLOTLY_FILE: Final = "plotly.min.js"
 
 
-def render_html(report: Report) -> str:
-    """A self-contained page. Everything that comes from the trace is escaped."""
-    verdict = report.verdict.sentence if report.verdict else ""
-    body = render_text(report, top=25, width=140, color=False)
-    return (
-        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>{escape(report.meta.name)} – nsyskit</title><style>{_STYLE}</style>"
-        f"<h1>{escape(report.meta.name)}</h1><p><strong>{escape(verdict)}</strong></p><pre>{escape(body)}</pre></html>\n"
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A part of the page: its anchor, its heading, what it is for, and the sections of the report it shows."""
+
+    anchor: str
+    title: str
+    lead: str
+    names: tuple[str, ...]
+
+
+CHAPTERS: Final = (
+    Chapter(
+        "kernels",
+        "Kernel hotspots",
+        "What the GPU spent its working time on.",
+        ("category_sum", "quant_sum", "family_sum", "kernel_sum"),
+    ),
+    Chapter(
+        "bubbles",
+        "Bubbles",
+        "Stretches in which a GPU did nothing, with what the CPU did meanwhile.",
+        ("gaps", "host_functions"),
+    ),
+    Chapter(
+        "sync", "Synchronization", "A long wait for a busy GPU is healthy; a wait while it idles is not.", ("sync",)
+    ),
+    Chapter(
+        "launch",
+        "Launches and CUDA graphs",
+        "How long launching takes, and how far ahead of the GPU the CPU is.",
+        ("launch", "kern_exec_sum"),
+    ),
+    Chapter(
+        "copies",
+        "Copies",
+        "What moved between host and GPUs, how large and how fast.",
+        ("copies", "mem_time_sum", "mem_size_sum"),
+    ),
+    Chapter(
+        "host",
+        "Host",
+        "What the CPU's threads did, by CUDA call and by OS call.",
+        ("threads", "osrt_by_thread", "api_sum", "osrt_sum", "nvtx_sum"),
+    ),
+)
+
+_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline' 'self' file:; style-src 'unsafe-inline'; img-src data: blob:"
+)
+
+
+def render_html(report: Report, *, plotly: Plotly = "inline") -> str:
+    """A self-contained page; with ``plotly="directory"`` it loads ``plotly.min.js`` from beside it.
+
+    Everything that comes from the trace is escaped. The page forbids itself the network.
+    """
+    made = Sections()
+    told = [(chapter.anchor, chapter.title, _chapter(chapter, report, made)) for chapter in CHAPTERS]
+    chapters = [chapter for chapter in told if chapter[2]]
+    chapters.append(("provenance", "Provenance", _provenance(report)))
+    content = [
+        _head_bar(report, [(anchor, title) for anchor, title, _ in chapters]),
+        tag("main", overview(report), *(_section(*chapter) for chapter in chapters), id="main"),
+        tag("footer", text(f"nsyskit {__version__}")),
+    ]
+    return page(report.meta.name, content, made.figures, plotly=plotly)
+
+
+def page(
+    title: str, body: Sequence[Html], figures: dict[str, go.Figure], *, plotly: Plotly, details: Sequence[Html] = ()
+) -> str:
+    """A whole document around ``body``; ``details`` are further packed data."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", text(f"{title} – nsyskit")),
+        tag("style", Html(asset("page.css"))),
     )
+    data = packed_json("figures", {name: figure_json(drawn) for name, drawn in figures.items()})
+    library = packed_plotly() if plotly == "inline" else tag("script", src=PLOTLY_FILE, defer=True)
+    script = tag("script", Html(asset("page.js")))
+    skip = tag("a", text("Skip to the report"), href="#main", class_="skip")
+    whole = tag("html", head, tag("body", skip, *body, data, *details, script, library), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def figure_json(drawn: go.Figure) -> dict[str, Any]:
+    """A figure's data and layout as plain values; the page brings the template."""
+    plain: dict[str, Any] = json.loads(drawn.to_json())
+    plain["layout"].pop("template", None)
+    return plain
+
+
+def library_file() -> bytes:
+    """What ``plotly="directory"`` expects beside the page, under ``PLOTLY_FILE``."""
+    return plotly_js()
+
+
+def _head_bar(report: Report, anchors: Sequence[tuple[str, str]]) -> Html:
+    meta, window = report.meta, report.window
+    facts = [meta.name]
+    facts += sorted({gpu.name for gpu in meta.gpus})
+    if window is not None:
+        facts.append(f"window “{window.kind}” {human_ns(window.dur_ns)}")
+    links = (tag("a", text(title), href=f"#{anchor}") for anchor, title in anchors)
+    theme = tag("button", text("Theme"), type="button", id="theme", aria_label="Switch between light and dark")
+    return tag(
+        "header",
+        tag("p", tag("strong", text("nsyskit")), *(tag("span", text(fact)) for fact in facts), class_="facts"),
+        tag("nav", *links, theme, aria_label="Sections"),
+    )
+
+
+def _section(anchor: str, title: str, body: Html) -> Html:
+    heading = tag("h2", text(title), id=f"{anchor}-title")
+    return tag("section", heading, body, id=anchor, aria_labelledby=f"{anchor}-title")
+
+
+def _chapter(chapter: Chapter, report: Report, made: Sections) -> Html:
+    shown = [made.block(result, name) for name in chapter.names if (result := report.sections.get(name)) is not None]
+    if not any(shown):
+        return NOTHING
+    return join([tag("p", text(chapter.lead), class_="lead"), *shown])
+
+
+def _provenance(report: Report) -> Html:
+    meta, window = report.meta, report.window
+    facts = [
+        ("trace", meta.name),
+        ("container", meta.container),
+        ("nsys", meta.nsys_version or "unknown"),
+        ("export schema", meta.schema_version or "unknown"),
+        ("collected", ", ".join(source for source, there in meta.sources.items() if there) or "nothing"),
+        ("not collected", ", ".join(source for source, there in meta.sources.items() if not there) or "–"),
+        ("GPUs of the machine", ", ".join(gpu.name for gpu in meta.gpus) or "unknown"),
+        ("nsyskit", __version__),
+    ]
+    if window is not None:
+        facts.append(("window", f"{window.kind}: {window.start_ns:,} ns to {window.end_ns:,} ns of the trace's clock"))
+    absent = sorted(name for name, result in report.sections.items() if result is None)
+    if absent:
+        facts.append(("sections without a source", ", ".join(absent)))
+    listed = [item for name, value in facts for item in (tag("dt", text(name)), tag("dd", text(printable(value))))]
+    rows = [{"table": name, "rows": number} for name, number in meta.tables.items()]
+    tables = table("Rows by nsys table", rows, [words("table", lambda row: row["table"]), count("rows", "rows")])
+    return join([tag("dl", *listed), tables])

@@ -1,0 +1,380 @@
+"""One figure an analysis: ``figure(result)`` is a plotly Figure for a notebook, and what the HTML report shows.
+
+Figures carry no colours of a theme: backgrounds are transparent, so that the same figure stands on light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import Any, Final
+
+import plotly.graph_objects as go
+import polars as pl
+
+from nsyskit.analysis.causes import CAUSES
+from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.devices import DeviceLedger, DevicesResult
+from nsyskit.analysis.gaps import GapsResult
+from nsyskit.analysis.host_functions import HostFunctionsResult
+from nsyskit.analysis.hotspots import HotspotResult
+from nsyskit.analysis.launch import LaunchResult
+from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.sums import SumResult
+from nsyskit.analysis.sync import SyncResult
+from nsyskit.analysis.threads import PARTS, ThreadsResult
+from nsyskit.analysis.verdict import Verdict
+from nsyskit.report.palette import PART_COLORS
+from nsyskit.report.text import shortened
+from nsyskit.report.words import PARTS as PART_WORDS
+from nsyskit.report.words import SYNC_CLASSES, THREAD_PARTS
+from nsyskit.units import human_bytes, human_ns, printable
+
+BUSY_PARTS: Final = ("kernel", "graph", "memcpy", "memset")
+SERIES_COLORS: Final = ("#2a8a5a", "#3a7fc4", "#d0751a", "#9a6ac4", "#b8568f", "#1f8a8a", "#a8702f", "#8a8a8a")
+"""For what has no part's colour: copy directions, categories."""
+
+_ROW_PX: Final = 26
+_TOP: Final = 25
+_NAME_CHARACTERS: Final = 48
+_HATCH: Final = "/"
+
+
+@singledispatch
+def figure(result: object) -> go.Figure:
+    """The figure of one result.
+
+    Raises:
+        NotImplementedError: this kind of result has none.
+    """
+    raise NotImplementedError(f"no figure for {type(result).__name__}")
+
+
+def has_figure(result: object) -> bool:
+    """Whether ``figure`` knows this kind of result."""
+    return figure.dispatch(type(result)) is not figure.dispatch(object)
+
+
+@figure.register
+def _devices(result: DevicesResult) -> go.Figure:
+    """A bar a GPU: what it did and why it idled."""
+    parts = {part: [_busy_part(ledger, part) for ledger in result.devices] for part in BUSY_PARTS}
+    parts |= {cause: [ledger.idle[cause] for ledger in result.devices] for cause in CAUSES}
+    names = [device_name(ledger) for ledger in result.devices]
+    return _stacked(names, parts, words=PART_WORDS, hatched=frozenset(CAUSES))
+
+
+@figure.register
+def _threads(result: ThreadsResult) -> go.Figure:
+    """A bar a driver thread; hatched where a GPU that it feeds idles."""
+    shown = result.threads[:_TOP]
+    names = [f"{thread.name or 'thread'} {thread.tid}" for thread in shown]
+    halves = {
+        f"{part} (GPU {half})": [getattr(thread, half)[part] for thread in shown]
+        for half in ("busy", "idle")
+        for part in PARTS
+    }
+    words = {name: THREAD_PARTS[name.split(" ")[0]] + name[name.index(" ") :] for name in halves}
+    return _stacked(names, halves, words=words, hatched=frozenset(name for name in halves if "idle" in name))
+
+
+@figure.register
+def _verdict(result: Verdict) -> go.Figure:
+    """At most how much faster the window gets without each part of idle time."""
+    known = [bound for bound in result.bounds if bound.max_speedup][::-1]
+    bars = go.Bar(
+        x=[bound.max_speedup for bound in known],
+        y=[bound.part for bound in known],
+        orientation="h",
+        marker_color=[PART_COLORS[bound.part] for bound in known],
+        customdata=[PART_WORDS[bound.part] for bound in known],
+        hovertemplate="without “%{customdata}”: at most %{x:.3f}×<extra></extra>",
+    )
+    return _laid_out(go.Figure(bars), rows=len(known), x="at most, times faster", x_range=(1, None))
+
+
+@figure.register
+def _sync(result: SyncResult) -> go.Figure:
+    """Time in synchronizing calls by what they waited for."""
+    rows = result.by_class.filter(pl.col("calls") > 0)
+    colors = {"no_wait": "#8a8a8a", "upload": "#3a7fc4", "gpu_wait": "#2a8a5a", "host_bound": "#d0453a"}
+    bars = [
+        go.Bar(
+            x=[row["total_ns"] / 1e6],
+            y=["sync time"],
+            orientation="h",
+            name=f"{row['class']}: {SYNC_CLASSES[row['class']]}",
+            marker_color=colors[row["class"]],
+            hovertemplate=f"{row['class']}: {human_ns(row['total_ns'])} in {row['calls']:,} calls<extra></extra>",
+        )
+        for row in rows.iter_rows(named=True)
+    ]
+    return _laid_out(go.Figure(bars), rows=1, x="ms", barmode="stack", legend=len(bars))
+
+
+@figure.register
+def _launch(result: LaunchResult) -> go.Figure:
+    """Quantiles of launch call, queue and kernel, on a logarithmic axis."""
+    parts = {
+        "launch call": (result.api_ns, "#d0751a"),
+        "queue": (result.queue_ns, "#c48a1a"),
+        "kernel": (result.kern_ns, "#2a8a5a"),
+    }
+    symbols = {"p50": "circle", "p90": "diamond", "p99": "line-ns-open"}
+    drawn = go.Figure()
+    for name, (values, color) in parts.items():
+        points = {mark: getattr(values, mark) for mark in symbols}
+        known = {mark: value for mark, value in points.items() if value}
+        if known:
+            drawn.add_scatter(
+                x=[value / 1e3 for value in known.values()],
+                y=[name] * len(known),
+                mode="lines+markers+text",
+                name=name,
+                text=list(known),
+                textposition="top center",
+                line_color=color,
+                line_width=1,
+                showlegend=False,
+                marker={"size": 11, "color": color, "symbol": [symbols[mark] for mark in known]},
+                customdata=[human_ns(value) for value in known.values()],
+                hovertemplate="%{y} %{text}: %{customdata}<extra></extra>",
+            )
+    return _laid_out(drawn, rows=5, x="µs, logarithmic", x_type="log")
+
+
+@figure.register
+def _gaps(result: GapsResult) -> go.Figure:
+    """Idle time by the length of the gap it lies in."""
+    bars = []
+    for index, device in enumerate(result.devices):
+        rows = list(device.hist.iter_rows(named=True))
+        bars.append(
+            go.Bar(
+                x=[_length_bin(row) for row in rows],
+                y=[row["total_ns"] / 1e6 for row in rows],
+                name=device.use.name or f"GPU {device.use.device}",
+                marker_color=SERIES_COLORS[index % len(SERIES_COLORS)],
+                customdata=[[f"{row['count']:,}", human_ns(row["total_ns"])] for row in rows],
+                hovertemplate="%{customdata[0]} gaps of %{x}: %{customdata[1]}<extra>%{fullData.name}</extra>",
+            )
+        )
+    return _laid_out(
+        go.Figure(bars), rows=10, y="idle ms in gaps of this length", legend=len(bars) if len(bars) > 1 else 0
+    )
+
+
+@figure.register
+def _hotspots(result: HotspotResult) -> go.Figure:
+    """Kernel time by category, family or quant type."""
+    rows = result.rows.head(_TOP).reverse()
+    return _bars([str(name) for name in rows[result.by]], rows, color="#2a8a5a", share="share")
+
+
+@figure.register
+def _sums(result: SumResult) -> go.Figure:
+    """The rows of a sum with most time (or bytes)."""
+    if result.kind == "kern_exec_sum":
+        raise NotImplementedError("launches and their kernels are told by the figure of LaunchResult")
+    rows = result.rows.head(_TOP).reverse()
+    names = unique_names([name or "" for name in rows["name"]])
+    if result.kind != "mem_size_sum":
+        return _bars(names, rows, color="#2a8a5a" if result.kind == "kernel_sum" else "#3a7fc4", share="time_share")
+    bars = go.Bar(
+        x=rows["total_bytes"].to_list(),
+        y=names,
+        orientation="h",
+        marker_color="#3a7fc4",
+        customdata=[human_bytes(value) for value in rows["total_bytes"]],
+        hovertemplate="%{y}: %{customdata}<extra></extra>",
+    )
+    return _laid_out(go.Figure(bars), rows=rows.height, x="bytes")
+
+
+@figure.register
+def _copies(result: CopiesResult) -> go.Figure:
+    """How many copies of each size, by direction and host-side memory."""
+    keys = result.hist.select("label", "memory").unique(maintain_order=True)
+    drawn = go.Figure()
+    for index, (label, memory) in enumerate(keys.iter_rows()):
+        rows = result.hist.filter((pl.col("label") == label) & pl.col("memory").eq_missing(memory))
+        drawn.add_bar(
+            x=[_size_bin(row) for row in rows.iter_rows(named=True)],
+            y=rows["count"].to_list(),
+            name=f"{label} {memory or ''}".strip(),
+            marker_color=SERIES_COLORS[index % len(SERIES_COLORS)],
+            customdata=[
+                [human_bytes(row["bytes"]), human_ns(row["total_ns"]), _speed(row)]
+                for row in rows.iter_rows(named=True)
+            ],
+            hovertemplate="%{y:,} copies of %{x}: %{customdata[0]} in %{customdata[1]}, %{customdata[2]}"
+            "<extra>%{fullData.name}</extra>",
+        )
+    sizes = result.hist.sort("lo_bytes").unique("lo_bytes", maintain_order=True)
+    order = [_size_bin(row) for row in sizes.iter_rows(named=True)]
+    _laid_out(drawn, rows=12, x="size", y="copies, logarithmic", legend=keys.height, barmode="stack")
+    return drawn.update_layout(
+        xaxis={"categoryorder": "array", "categoryarray": order, "type": "category"},
+        yaxis_type="log",
+        yaxis_dtick=1,
+        barmode="group",
+    )
+
+
+@figure.register
+def _host_functions(result: HostFunctionsResult) -> go.Figure:
+    """Where the driver threads' samples stood while a GPU idled."""
+    frames = [device.functions for device in result.devices if device.functions.height]
+    order = ["samples", "function", "cause", "module"]
+    rows = pl.concat(frames).sort(order, descending=[True, False, False, False]).head(15) if frames else pl.DataFrame()
+    shown = list(rows.iter_rows(named=True))[::-1]
+    bars = go.Bar(
+        x=[row["samples"] for row in shown],
+        y=unique_names([f"{row['function']} ({row['module']})" for row in shown]),
+        orientation="h",
+        marker_color=[PART_COLORS[row["cause"]] for row in shown],
+        customdata=[row["cause"] for row in shown],
+        hovertemplate="%{y}: %{x} samples of %{customdata}<extra></extra>",
+    )
+    return _laid_out(go.Figure(bars), rows=len(shown), x="samples while the GPU idled")
+
+
+@figure.register
+def _os_threads(result: OsThreadsResult) -> go.Figure:
+    """OS runtime calls by thread; driver threads first."""
+    shown = result.threads[:_TOP][::-1]
+    names = [f"{thread.name or 'thread'} {thread.tid}{' (drives a GPU)' if thread.driver else ''}" for thread in shown]
+    bars = go.Bar(
+        x=[thread.total_ns / 1e6 for thread in shown],
+        y=names,
+        orientation="h",
+        marker_color=["#c4574a" if thread.driver else "#8a8a8a" for thread in shown],
+        customdata=[human_ns(thread.total_ns) for thread in shown],
+        hovertemplate="%{y}: %{customdata}<extra></extra>",
+    )
+    return _laid_out(go.Figure(bars), rows=len(shown), x="ms in OS calls (union per thread)")
+
+
+def device_name(ledger: DeviceLedger) -> str:
+    """A GPU's name, or its ordinal and process where the file does not tell its name."""
+    return ledger.use.name or f"GPU {ledger.use.device} of process {ledger.use.pids[0]}"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Short names for an axis; equal ones get a number, or plotly would put their bars on one another."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        short = clipped_name(name)
+        seen[short] = seen.get(short, 0) + 1
+        out.append(short if seen[short] == 1 else f"{short} ({seen[short]})")
+    return out
+
+
+def clipped_name(name: str, characters: int = _NAME_CHARACTERS) -> str:
+    """A name for a figure: printable, without parameters, cut, and not read as markup by plotly."""
+    short = printable(shortened(name))
+    cut = short if len(short) <= characters else f"{short[: characters - 1]}…"
+    return plain(cut)
+
+
+def plain(value: str) -> str:
+    """Text that plotly shows as it is: it reads <b> and its like as markup."""
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _busy_part(ledger: DeviceLedger, part: str) -> int:
+    return int(getattr(ledger, f"{part}_ns"))
+
+
+def _stacked(
+    names: Sequence[str], parts: Mapping[str, Sequence[int]], *, words: Mapping[str, str], hatched: frozenset[str]
+) -> go.Figure:
+    labels = unique_names(names)
+    drawn = go.Figure()
+    for part, values in parts.items():
+        if any(values):
+            drawn.add_bar(
+                x=[value / 1e6 for value in values],
+                y=labels,
+                orientation="h",
+                name=words[part],
+                marker={
+                    "color": PART_COLORS[part.split(" ")[0]],
+                    "pattern_shape": _HATCH if part in hatched else "",
+                    "pattern_solidity": 0.25,
+                },
+                customdata=[human_ns(value) for value in values],
+                hovertemplate="%{y}: %{customdata} %{fullData.name}<extra></extra>",
+            )
+    _laid_out(drawn, rows=2 * len(labels), x="ms", barmode="stack", legend=len(drawn.data))
+    return drawn.update_yaxes(autorange="reversed")
+
+
+def _bars(names: Sequence[str], rows: pl.DataFrame, *, color: str, share: str) -> go.Figure:
+    bars = go.Bar(
+        x=[value / 1e6 for value in rows["total_ns"]],
+        y=list(names),
+        orientation="h",
+        marker_color=color,
+        customdata=[
+            [human_ns(row["total_ns"]), f"{row[share] * 100:.1f} %", f"{row['count']:,}"]
+            for row in rows.iter_rows(named=True)
+        ],
+        hovertemplate="%{y}: %{customdata[0]} (%{customdata[1]}), %{customdata[2]}×<extra></extra>",
+    )
+    return _laid_out(go.Figure(bars), rows=rows.height, x="ms")
+
+
+def _laid_out(
+    drawn: go.Figure,
+    *,
+    rows: int,
+    x: str | None = None,
+    y: str | None = None,
+    legend: int = 0,
+    barmode: str = "group",
+    x_type: str | None = None,
+    x_range: tuple[float, float | None] | None = None,
+) -> go.Figure:
+    """The house's layout: height by rows, legend below, nothing but the data."""
+    lines = -(-legend // 3)
+    height = 70 + _ROW_PX * max(rows, 2) + 22 * lines
+    axis: dict[str, Any] = {"title": {"text": x, "standoff": 6}, "automargin": True, "type": x_type}
+    if x_type == "log":
+        axis["dtick"] = 1  # one line a power of ten
+    if x_range:
+        axis |= {"range": list(x_range), "autorange": "max" if x_range[1] is None else False}
+    return drawn.update_layout(
+        template="none",
+        height=height,
+        barmode=barmode,
+        bargap=0.3,
+        showlegend=legend > 0,
+        margin={"l": 8, "r": 16, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        xaxis=axis,
+        yaxis={"title": {"text": y}, "automargin": True, "ticklabelstandoff": 4},
+        hoverlabel={"align": "left"},
+    )
+
+
+def _length_bin(row: Mapping[str, Any]) -> str:
+    low = human_ns(row["lo_ns"])
+    return f"over {low}" if row["hi_ns"] is None else f"{low} – {human_ns(row['hi_ns'])}"
+
+
+def _size_bin(row: Mapping[str, Any]) -> str:
+    """A power-of-two bin by its lower edge, in powers of 1024, which are exact there."""
+    value = row["lo_bytes"]
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value >= factor:
+            return f"{value // factor} {unit}"
+    return f"{value} B"
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    return "–" if row["gb_per_s"] is None else f"{row['gb_per_s']:.2f} GB/s"

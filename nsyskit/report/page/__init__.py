@@ -1,0 +1,1 @@
+"""Pieces of the HTML report: escaped elements, sections, figures' data, style and script."""

@@ -1,0 +1,131 @@
+"""The first screen: what bounds this run, the numbers that prove it, what would help, and how far to trust it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nsyskit.analysis.analyze import Report
+from nsyskit.analysis.devices import DevicesResult
+from nsyskit.analysis.threads import ThreadsResult
+from nsyskit.analysis.trust import TrustNote
+from nsyskit.analysis.verdict import Verdict
+from nsyskit.report.page.bars import device_bar, thread_bar
+from nsyskit.report.page.elements import NOTHING, Html, tag, text
+from nsyskit.report.palette import PART_COLORS
+from nsyskit.report.words import ADVICE, HEADLINES, PARTS
+from nsyskit.units import human_ns, human_share
+
+_MAX_DEVICES: Final = 8
+_MAX_THREADS: Final = 2
+_MAX_BOUNDS: Final = 4
+_WORTH_SAYING: Final = 1.005
+
+
+def overview(report: Report) -> Html:
+    """The first screen of a report."""
+    return tag(
+        "section",
+        _verdict(report.verdict),
+        _tiles(report),
+        tag("div", _ledgers(report), tag("div", _bounds(report.verdict), _trust(report.trust)), class_="columns"),
+        id="overview",
+        aria_label="Verdict",
+    )
+
+
+def _verdict(verdict: Verdict | None) -> Html:
+    if verdict is None:
+        return NOTHING
+    label = verdict.bottleneck
+    sentence = verdict.sentence.removeprefix(f"{label}: ")
+    return tag(
+        "div",
+        tag("p", text("What bounds this run"), class_="eyebrow"),
+        tag("h1", text(HEADLINES.get(label, label)), text(" "), tag("span", text(label), class_="badge")),
+        tag("p", text(_capital(sentence)), class_="sentence"),
+        tag("p", text(ADVICE.get(label, "")), class_="muted"),
+        class_="verdict",
+        data_bottleneck=label,
+    )
+
+
+def _tiles(report: Report) -> Html:
+    devices: DevicesResult | None = report.sections.get("devices")
+    if devices is None or not devices.devices:
+        return NOTHING
+    ledger = devices.devices[0]
+    tiles = [
+        _tile("GPU busy", human_share(ledger.busy_share), f"of {human_ns(ledger.window.dur_ns)}"),
+        _tile("GPU idle", human_ns(ledger.idle_ns), human_share(1 - ledger.busy_share)),
+    ]
+    cause, most = max(ledger.idle.items(), key=lambda item: item[1])
+    if most:
+        share = human_share(most / ledger.idle_ns)
+        tiles.append(_tile("Largest idle cause", cause, f"{share} of idle: {waiting(cause)}"))
+    bounds = report.verdict.bounds if report.verdict else ()
+    best = next((bound.max_speedup for bound in bounds if bound.max_speedup), None)
+    if best is not None:
+        tiles.append(_tile("At most, without it", f"{best:.2f}×", "faster, if nothing else changed"))
+    return tag("div", *tiles, class_="tiles")
+
+
+def _tile(label: str, value: str, note: str) -> Html:
+    return tag(
+        "div",
+        tag("p", text(label), class_="muted"),
+        tag("p", text(value), class_="value"),
+        tag("p", text(note), class_="muted"),
+        class_="tile",
+    )
+
+
+def _ledgers(report: Report) -> Html:
+    devices: DevicesResult | None = report.sections.get("devices")
+    threads: ThreadsResult | None = report.sections.get("threads")
+    pieces = []
+    if devices is not None and devices.devices:
+        shown = devices.devices[:_MAX_DEVICES]
+        pieces += [tag("h2", text("Where each GPU's time went")), *(device_bar(ledger) for ledger in shown)]
+        pieces += _more(len(devices.devices) - len(shown), "GPUs")
+    if threads is not None and threads.threads:
+        shown_threads = threads.threads[:_MAX_THREADS]
+        pieces.append(tag("h2", text("Where the driving threads' time went")))
+        pieces += [thread_bar(thread) for thread in shown_threads]
+        pieces += _more(len(threads.threads) - len(shown_threads), "driver threads, under Host")
+    return tag("div", *pieces)
+
+
+def _more(hidden: int, what: str) -> list[Html]:
+    return [tag("p", text(f"… and {hidden} more {what}"), class_="note")] if hidden > 0 else []
+
+
+def _bounds(verdict: Verdict | None) -> Html:
+    gains = [(bound.part, bound.max_speedup or 1.0) for bound in (verdict.bounds if verdict else ())]
+    known = [(part, times) for part, times in gains if times >= _WORTH_SAYING]
+    if not known:
+        return NOTHING
+    most = max(times for _, times in known) - 1
+    items = [
+        tag(
+            "li",
+            tag("span", text(waiting(part)), class_="what"),
+            tag("span", class_="track", style=f"--part:{PART_COLORS[part]};--share:{(times - 1) / most:.4f}"),
+            tag("b", text(f"{times:.2f}×")),
+        )
+        for part, times in known[:_MAX_BOUNDS]
+    ]
+    return tag("div", tag("h2", text("At most this much faster without")), tag("ul", *items, class_="bounds"))
+
+
+def _trust(notes: tuple[TrustNote, ...]) -> Html:
+    items = [tag("li", tag("b", text(note.level)), text(f" {note.message}"), class_=note.level) for note in notes]
+    return tag("div", tag("h2", text("How far to trust this")), tag("ul", *items, class_="trust")) if items else NOTHING
+
+
+def waiting(cause: str) -> str:
+    """What the CPU does meanwhile, for a cause of idle time."""
+    return PARTS[cause].removeprefix("idle, ")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

@@ -1,0 +1,406 @@
+"""Each result as a piece of the page: a sentence, a figure, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from typing import Any, Final
+
+import plotly.graph_objects as go
+import polars as pl
+
+from nsyskit.analysis.causes import CAUSES
+from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.devices import DevicesResult
+from nsyskit.analysis.gaps import DeviceGaps, GapsResult
+from nsyskit.analysis.host_functions import DeviceHostFunctions, HostFunctionsResult
+from nsyskit.analysis.hotspots import HotspotResult
+from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
+from nsyskit.analysis.sums import SumResult
+from nsyskit.analysis.sync import SyncResult
+from nsyskit.analysis.threads import ThreadsResult
+from nsyskit.report.figures import figure
+from nsyskit.report.page.bars import device_bar, thread_bar
+from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
+from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
+from nsyskit.report.text import TITLES, shortened
+from nsyskit.report.words import SYNC_CLASSES
+from nsyskit.units import human_bytes, human_count, human_ns, human_share
+
+NAME_CHARACTERS: Final = 110
+_MAX_THREADS: Final = 12
+
+
+@dataclass(slots=True)
+class Sections:
+    """Makes pieces of the page and keeps the figures that a script draws later, by their id."""
+
+    figures: dict[str, go.Figure] = field(default_factory=dict)
+
+    def drawn(self, identifier: str, drawn: go.Figure, described: str) -> Html:
+        """The place where a figure will stand; its height is fixed now, so that nothing jumps."""
+        self.figures[identifier] = drawn
+        height = int(drawn.layout.height)
+        return tag(
+            "div",
+            class_="plot",
+            id=f"figure-{identifier}",
+            data_figure=identifier,
+            role="img",
+            aria_label=described,
+            style=f"height:{height}px",
+        )
+
+    @singledispatchmethod
+    def block(self, result: object, name: str) -> Html:
+        """One result; ``name`` is its section's name in the report."""
+        raise NotImplementedError(f"{name}: {type(result).__name__}")
+
+    @block.register
+    def _devices(self, result: DevicesResult, name: str) -> Html:  # noqa: ARG002 - one signature for all
+        return join(device_bar(ledger) for ledger in result.devices)
+
+    @block.register
+    def _threads(self, result: ThreadsResult, name: str) -> Html:  # noqa: ARG002
+        bars = [thread_bar(thread) for thread in result.threads[:_MAX_THREADS]]
+        hidden = len(result.threads) - len(bars)
+        return join([*bars, _note(f"… and {hidden} more driver threads") if hidden > 0 else NOTHING])
+
+    @block.register
+    def _sync(self, result: SyncResult, name: str) -> Html:
+        if result.share_of_api is None:
+            return _note("No CUDA API call in this window.")
+        told = [
+            (
+                f"Synchronizing functions are {human_share(result.share_of_api)} of all time in CUDA calls "
+                f"({human_share(result.sync_copy_share)} with copies that blocked)."
+            )
+        ]
+        if result.wait_share is not None:
+            told.append(
+                f"During {human_share(result.wait_share)} of the driver threads' sync time a GPU they feed was busy: "
+                "that part is waiting for work, not a loss."
+            )
+        classes = table(
+            "What synchronizing calls waited for",
+            result.by_class,
+            [
+                words("class", lambda row: row["class"]),
+                words("meaning", lambda row: SYNC_CLASSES[row["class"]]),
+                count("calls", "calls"),
+                ns("total", "total_ns"),
+            ],
+        )
+        calls = table(
+            "CUDA calls",
+            result.by_api,
+            [
+                words("call", lambda row: row["name"] or ""),
+                share("of API time", "share_of_api"),
+                ns("total", "total_ns"),
+                count("calls", "calls"),
+                words("class", lambda row: row["class"] or ""),
+            ],
+        )
+        plot = self.drawn(name, figure(result), "Sync time by what the calls waited for")
+        return join([*(tag("p", text(line)) for line in told), plot, classes, calls])
+
+    @block.register
+    def _launch(self, result: LaunchResult, name: str) -> Html:
+        if not result.launches and not result.graph.launches:
+            return _note("Nothing was launched in this window.")
+        told = [f"{human_count(result.launches)} launch calls, {human_count(result.pairs)} kernels paired with theirs."]
+        if result.shorter_than_launch_share is not None:
+            told.append(
+                f"{human_share(result.shorter_than_launch_share)} of kernels are shorter than their own launch call."
+            )
+        if result.orphans:
+            told.append(f"{human_count(result.orphans)} GPU operations have no API row.")
+        if result.excluded_capture:
+            told.append(f"{human_count(result.excluded_capture)} launches only recorded a graph and are left out.")
+        parts = {
+            "launch call": result.api_ns,
+            "queue": result.queue_ns,
+            "kernel": result.kern_ns,
+            "call to end of kernel": result.total_ns,
+        }
+        rows = [{"part": part, **_quantiles(values)} for part, values in parts.items()]
+        quantiles = table(
+            "Launches",
+            rows,
+            [
+                words("part", lambda row: row["part"]),
+                ns("p50", "p50"),
+                ns("p90", "p90"),
+                ns("p99", "p99"),
+                ns("mean", "mean"),
+            ],
+        )
+        plot = (
+            self.drawn(name, figure(result), "Quantiles of launch calls, queue times and kernels")
+            if result.pairs
+            else NOTHING
+        )
+        return join([tag("p", text(" ".join(told))), plot, quantiles, _graphs(result)])
+
+    @block.register
+    def _copies(self, result: CopiesResult, name: str) -> Html:
+        if result.hist.is_empty():
+            return _note("No copy in this window.")
+        blocked = (
+            f"{human_count(result.blocking_count)} copies held their caller, for {human_ns(result.blocking_ns)} in all."
+            if result.blocking_count
+            else "No copy held its caller."
+        )
+        rows = table(
+            "Copies by direction, memory and size",
+            result.hist,
+            [
+                words("direction", lambda row: row["label"]),
+                words("host memory", lambda row: row["memory"] or "–"),
+                Column("size from", lambda row: row["lo_bytes"], human_bytes),
+                count("count", "count"),
+                size("bytes", "bytes"),
+                ns("time", "total_ns"),
+                Column("GB/s", lambda row: row["gb_per_s"], lambda value: f"{value:.2f}"),
+                count("blocking", "blocking_count"),
+            ],
+        )
+        return join([tag("p", text(blocked)), self.drawn(name, figure(result), "Number of copies by size"), rows])
+
+    @block.register
+    def _gaps(self, result: GapsResult, name: str) -> Html:
+        plot = self.drawn(name, figure(result), "Idle time by the length of the gap") if result.devices else NOTHING
+        return join([plot, *(_longest(device, result.window.start_ns) for device in result.devices)])
+
+    @block.register
+    def _host_functions(self, result: HostFunctionsResult, name: str) -> Html:
+        pieces = [_explained(device) for device in result.devices]
+        if any(device.functions.height for device in result.devices):
+            pieces.insert(0, self.drawn(name, figure(result), "Functions that ran on the CPU while the GPU idled"))
+        return join(pieces)
+
+    @block.register
+    def _hotspots(self, result: HotspotResult, name: str) -> Html:
+        if set(result.rows[result.by]) <= {"other", "none"}:  # no kernel of llama.cpp: the split says nothing
+            return NOTHING
+        rows = table(
+            f"Kernels by {result.by}",
+            result.rows,
+            [
+                words(result.by, lambda row: str(row[result.by])),
+                share("of kernel time", "share"),
+                ns("total", "total_ns"),
+                count("count", "count"),
+            ],
+        )
+        return join([self.drawn(name, figure(result), f"Kernel time by {result.by}"), rows])
+
+    @block.register
+    def _sum(self, result: SumResult, name: str) -> Html:
+        if result.rows.is_empty():
+            return NOTHING
+        if result.kind == "kern_exec_sum":
+            return _exec_table(result.rows)
+        if result.kind == "mem_size_sum":
+            return table(
+                TITLES[name],
+                result.rows,
+                [
+                    words("what", lambda row: row["name"]),
+                    size("total", "total_bytes"),
+                    count("count", "count"),
+                    size("avg", "avg_bytes"),
+                    size("med", "med_bytes"),
+                    size("min", "min_bytes"),
+                    size("max", "max_bytes"),
+                ],
+            )
+        rows = table(TITLES[name], result.rows, _duration_columns(result), more=_csv_hint(name))
+        if result.kind != "kernel_sum":
+            return rows
+        return join([self.drawn(name, figure(result), "Kernels with most time"), rows])
+
+    @block.register
+    def _os_threads(self, result: OsThreadsResult, name: str) -> Html:
+        if not result.threads:
+            return _note("No OS runtime call was recorded.")
+        rows = table(
+            "OS runtime calls by thread",
+            [_os_row(thread) for thread in result.threads],
+            [
+                words("thread", lambda row: row["name"]),
+                words("drives a GPU", lambda row: row["driver"]),
+                ns("in OS calls", "total_ns"),
+                ns("of", "span_ns"),
+                words("calls", lambda row: row["calls"]),
+            ],
+        )
+        return join([self.drawn(name, figure(result), "OS runtime time by thread"), rows])
+
+
+def _note(line: str) -> Html:
+    return tag("p", text(line), class_="note")
+
+
+def _csv_hint(section: str) -> str:
+    return f"; `nsyskit analyze -a {section} --format csv` writes all of them"
+
+
+def kernel_name() -> Column:
+    return words("name", lambda row: cut(shortened(row["name"] or "")), full=lambda row: row["name"] or "")
+
+
+def cut(name: str, characters: int = NAME_CHARACTERS) -> str:
+    """A name for a cell; the rest is in its title."""
+    return name if len(name) <= characters else f"{name[: characters - 1]}…"
+
+
+def _duration_columns(result: SumResult) -> list[Column]:
+    columns = [
+        kernel_name(),
+        share("time", "time_share", "share of the listed rows"),
+        ns("total", "total_ns"),
+        count("count", "count"),
+        ns("avg", "avg_ns"),
+        ns("p50", "med_ns", "median"),
+        ns("min", "min_ns"),
+        ns("max", "max_ns"),
+    ]
+    known = result.rows.columns
+    if "p99_ns" in known:
+        columns.insert(6, ns("p99", "p99_ns"))
+    facts = [fact for fact in ("category", "quant") if fact in known and result.rows[fact].drop_nulls().len()]
+    return columns + [_fact(fact) for fact in facts]
+
+
+def _fact(name: str) -> Column:
+    return words(name, lambda row: str(row[name] or "–"))
+
+
+def _exec_table(rows: pl.DataFrame) -> Html:
+    return table(
+        TITLES["kern_exec_sum"],
+        rows,
+        [
+            words("kernel", lambda row: cut(shortened(row["kernel"])), full=lambda row: row["kernel"]),
+            words("call", lambda row: row["api"]),
+            count("pairs", "count"),
+            count("queued", "queue_count"),
+            ns("call avg", "api_avg_ns"),
+            ns("queue avg", "queue_avg_ns"),
+            ns("kernel avg", "kernel_avg_ns"),
+            ns("kernel max", "kernel_max_ns"),
+        ],
+        more=_csv_hint("kern_exec_sum"),
+    )
+
+
+def _quantiles(values: Quantiles) -> dict[str, float | int | None]:
+    return {"p50": values.p50, "p90": values.p90, "p99": values.p99, "mean": values.mean}
+
+
+def _graphs(result: LaunchResult) -> Html:
+    graph = result.graph
+    if not graph.launches:
+        return _note("No CUDA graph was launched in this window.")
+    rows = [
+        {"what": "launches", "count": graph.launches},
+        {"what": "of them recorded", "count": graph.recorded},
+        {"what": "captures", "count": graph.captures},
+        {"what": "instantiations", "count": graph.instantiations},
+        {"what": "updates", "count": graph.updates},
+        {"what": "destroys", "count": graph.destroys},
+    ]
+    how = "node by node" if graph.node_level else "as a whole"
+    told = tag("p", text(f"Graphs were traced {how}; {human_share(graph.coverage)} of their launches left rows."))
+    return join([told, table("CUDA graphs", rows, [words("what", lambda row: row["what"]), count("count", "count")])])
+
+
+def cause_split(row: Mapping[str, Any], most: int = len(CAUSES)) -> str:
+    """A gap's causes, largest first: ``host 80.0 %, sync 20.0 %``."""
+    causes = sorted((-row[cause], cause) for cause in CAUSES if row[cause])[:most]
+    return ", ".join(f"{cause} {human_share(-value / row['dur_ns'])}" for value, cause in causes)
+
+
+def _longest(device: DeviceGaps, origin: int) -> Html:
+    name = device.use.name or f"GPU {device.use.device} of process {device.use.pids[0]}"
+    return table(
+        f"Longest bubbles of {name}",
+        device.longest,
+        [
+            Column("length", lambda row: row["dur_ns"], human_ns),
+            Column("at", lambda row: row["start_ns"] - origin, human_ns, hint="from the window's start"),
+            words("causes", lambda row: cause_split(row, 3)),
+            words(
+                "operation before",
+                lambda row: cut(shortened(row["before"] or "–"), 60),
+                full=lambda row: row["before"] or "–",
+            ),
+            words(
+                "operation after",
+                lambda row: cut(shortened(row["after"] or "–"), 60),
+                full=lambda row: row["after"] or "–",
+            ),
+        ],
+    )
+
+
+def _explained(device: DeviceHostFunctions) -> Html:
+    name = device.use.name or f"GPU {device.use.device}"
+    pieces = []
+    if device.running_ns is not None and device.descheduled_ns is not None:
+        told = (
+            f"Of the time {name} idled for the CPU, a driver thread was running {human_ns(device.running_ns)} "
+            f"and none was {human_ns(device.descheduled_ns)}."
+        )
+        pieces.append(tag("p", text(told)))
+    if device.functions.height:
+        pieces.append(
+            table(
+                f"CPU functions while {name} idled",
+                device.functions,
+                [
+                    words("function", lambda row: cut(row["function"]), full=lambda row: row["function"]),
+                    words("module", lambda row: row["module"] or ""),
+                    words("cause", lambda row: row["cause"]),
+                    share("of the cause's samples", "share"),
+                    count("samples", "samples"),
+                ],
+            )
+        )
+    if device.waits.height:
+        pieces.append(
+            table(
+                f"OS calls while {name} idled",
+                device.waits,
+                [
+                    words("call", lambda row: row["name"]),
+                    ns("idle time", "total_ns"),
+                    count("count", "count"),
+                    words("under", lambda row: cut(_chain(row["frames"])), full=lambda row: _chain(row["frames"], 20)),
+                ],
+            )
+        )
+    return join(pieces)
+
+
+def _chain(frames: list[str] | None, most: int = 4) -> str:
+    known = [shortened(frame) for frame in frames or [] if frame and not frame.startswith(("0x", "[Unknown"))]
+    return " ← ".join(known[:most]) or "–"
+
+
+def _os_row(thread: OsThread) -> Row:
+    calls = ", ".join(
+        f"{row['name']} {human_ns(row['total_ns'])} ×{row['count']:,}"
+        for row in thread.calls.head(4).iter_rows(named=True)
+    )
+    return {
+        "name": f"{thread.tid} {thread.name or ''}".strip(),
+        "driver": "yes" if thread.driver else "–",
+        "total_ns": thread.total_ns,
+        "span_ns": thread.span_ns,
+        "calls": calls,
+    }

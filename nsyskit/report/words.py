@@ -1,0 +1,70 @@
+"""Plain words for what the analyses name: read by somebody who never saw the tool."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HEADLINES: Final[dict[str, str]] = {
+    "gpu-bound": "The GPU itself is the limit",
+    "copy-bound": "Copying data is the limit",
+    "pipeline-bound": "One GPU waits for another",
+    "launch-bound": "The GPU waits for kernel launches",
+    "sync-bound": "The GPU idles inside synchronizing calls",
+    "driver-bound": "The GPU waits for the CUDA driver",
+    "host-bound": "The GPU waits for the CPU",
+    "cpu-offload-bound": "The GPU waits for layers on the CPU",
+    "mixed": "The GPU waits, for two reasons",
+    "idle": "No GPU worked in this window",
+    "none": "No verdict",
+}
+"""Bottleneck -> what it means, in one line."""
+
+ADVICE: Final[dict[str, str]] = {
+    "gpu-bound": "Faster or fewer kernels help; removing CPU work or synchronizing calls does not.",
+    "copy-bound": "Move less data, or move it while kernels run.",
+    "pipeline-bound": "Balance the split between the GPUs.",
+    "launch-bound": "CUDA graphs, or fewer and larger kernels, help.",
+    "sync-bound": "Look at which calls wait although nothing is left to wait for.",
+    "driver-bound": "Look for allocations, graph captures and module loads in the steady part.",
+    "host-bound": "Look at what the program's own code does while the GPU idles.",
+    "cpu-offload-bound": "More layers or experts on the GPU, or more CPU threads, help.",
+    "mixed": "Removing one of them alone gains little more than its own share.",
+    "idle": "Look at another window, or check that layers were offloaded (n_gpu_layers).",
+    "none": "The trust notes say what to capture instead.",
+}
+"""Bottleneck -> where to look next."""
+
+PARTS: Final[dict[str, str]] = {
+    "kernel": "running kernels",
+    "graph": "inside CUDA graphs",
+    "memcpy": "copying",
+    "memset": "filling memory",
+    "unknown": "idle, not explained by the trace",
+    "peer": "idle, waiting for another GPU",
+    "dispatch": "idle, work handed over but not begun",
+    "submit": "idle, CPU is launching work",
+    "sync": "idle, CPU is in a synchronizing call",
+    "cuda": "idle, CPU is in another CUDA call",
+    "profiler": "idle, the profiler itself works",
+    "blocked": "idle, CPU thread waits in the OS",
+    "os": "idle, CPU is in an OS call",
+    "host": "idle, CPU runs the program's code",
+}
+"""Part of a device ledger -> what the GPU does in it."""
+
+THREAD_PARTS: Final[dict[str, str]] = {
+    "sync": "in synchronizing calls",
+    "submit": "launching work",
+    "cuda": "in other CUDA calls",
+    "blocked": "waiting in the OS",
+    "os": "in OS calls",
+    "host": "running the program's code",
+}
+"""Part of a thread ledger -> what the thread does in it."""
+
+SYNC_CLASSES: Final[dict[str, str]] = {
+    "no_wait": "nothing was unfinished",
+    "upload": "waited for an upload only",
+    "gpu_wait": "waited for a working GPU: healthy",
+    "host_bound": "the GPU was idle for most of it",
+}
