@@ -12,7 +12,7 @@ from typing import Any
 
 from traces.synth.build import lay_out
 from traces.synth.layout import Layout
-from traces.synth.presets import PRESETS, Preset
+from traces.synth.presets import PRESETS, SHIPPED, Preset
 from traces.synth.truth import build as build_truth
 from traces.synth.writer import PROVENANCE, write
 
@@ -26,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         for name, preset in PRESETS.items():
             print(f"{name:28} {preset.about}")
+        return 0
+    if options.ship:
+        for name in SHIPPED:
+            main([name, "-o", str(Path(__file__).resolve().parents[1] / name)])
         return 0
     if options.preset not in PRESETS:
         parser.error(f"no preset {options.preset!r}; --list shows them")
@@ -85,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("preset", nargs="?", default="demo")
     parser.add_argument("-o", "--output", default="synthetic", help="folder for trace.sqlite and truth.json")
     parser.add_argument("--list", action="store_true", help="name the presets")
+    parser.add_argument("--ship", action="store_true", help="write the traces that lie in the repository anew")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, help="server: ubatches in all; bench: tokens generated per repetition")
     parser.add_argument("--rounds", type=int, help="rounds of speculative decoding")

@@ -49,11 +49,9 @@ _COMMON: Final[dict[str, str]] = {
     "CUPTI_ACTIVITY_KIND_MEMSET": _MEMSET,
     "CUPTI_ACTIVITY_KIND_RUNTIME": "start! end! eventClass! globalTid correlationId nameId! returnValue! callchainId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": _SYNC,
-    "DIAGNOSTIC_EVENT": "timestamp! timestampType! source! severity! text!:t globalPid",
     "ENUM_CUDA_MEMCPY_OPER": _ENUM,
     "ENUM_CUDA_MEM_KIND": _ENUM,
     "ENUM_CUPTI_SYNC_TYPE": _ENUM,
-    "ENUM_DIAGNOSTIC_SEVERITY_LEVEL": _ENUM,
     "ENUM_NSYS_EVENT_CLASS": _ENUM,
     "ENUM_SAMPLING_THREAD_STATE": _ENUM,
     "META_DATA_CAPTURE": "name!:t value:t",
@@ -71,7 +69,6 @@ _COMMON: Final[dict[str, str]] = {
     "TARGET_INFO_CUDA_STREAM": "streamId! hwId! vmId! processId! contextId! priority! flag!",
     "TARGET_INFO_GPU": _GPU,
     "TARGET_INFO_SESSION_START_TIME": "utcEpochNs utcTime:t localTime:t",
-    "TARGET_INFO_SYSTEM_ENV": "globalVid devStateName!:t name!:t nameEnum! value!:t",
     "ThreadNames": "nameId! priority globalTid",
 }
 
@@ -81,6 +78,8 @@ _ADDED_2025: Final[dict[str, str]] = {
     ),
     "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_MEMCPY} copyCount",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": _SYNC_2025,
+    "DIAGNOSTIC_EVENT": "timestamp! timestampType! source! severity! text!:t globalPid",
+    "ENUM_DIAGNOSTIC_SEVERITY_LEVEL": _ENUM,
     "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId! pid!",
 }
 

@@ -17,7 +17,6 @@ from traces.synth.world import Process, Stream, Thread, World
 _QUEUE = 1024  # launches that may wait on a stream before the launch call blocks
 _PIECE = 256
 _STAGED = 65_536  # pageable uploads up to this size are staged and do not block
-_DRIVER_API = "cu"
 _LOOP = ("llama_context::process_ubatch(llama_ubatch const&)", "llama_decode", "main")
 
 
@@ -71,7 +70,7 @@ class Driver:
             start=start, end=end, proc=self.process.number, thread=self.thread.number, corr=corr,
             name=self.world.strings.id(name), role=role, step=self.step,
             device=stream.device if stream else -1, stream=-1 if whole or stream is None else stream.number,
-            driver_api=int(name.startswith(_DRIVER_API) and not name.startswith("cuda")),
+            capture=self.world.captures if role in (w.R_BEGIN_CAPTURE, w.R_END_CAPTURE) else 0,
         )  # fmt: skip
         self.now = end
         return Call(start, end, corr)
@@ -194,7 +193,7 @@ class Driver:
         self.world.api.extend(
             n, start=starts, end=ends, proc=self.process.number, thread=self.thread.number, corr=corr,
             name=self.launch_name, role=w.R_LAUNCH, device=stream.device, stream=stream.number, step=self.step,
-            driver_api=0,
+            capture=0,
         )  # fmt: skip
         self._kernels(stream, batch, ran, corr=corr, node=0, times=(starts, ends))
         self.now = int(ends[-1])
@@ -223,6 +222,7 @@ class Driver:
 
     def capture(self, stream: Stream, batch: Batch) -> None:
         """The launches that a stream capture records; nothing runs."""
+        self.world.captures += 1
         self.call("cudaStreamBeginCapture_v10000", 1_800, w.R_BEGIN_CAPTURE, stream=stream)
         n = len(batch)
         calls = self._noise.many(self.host.capture_launch_ns, n, HOST)
@@ -230,7 +230,7 @@ class Driver:
         self.world.api.extend(
             n, start=ends - calls, end=ends, proc=self.process.number, thread=self.thread.number,
             corr=self.process.take(n) + np.arange(n, dtype=np.int64), name=self.launch_name, role=w.R_CAPTURED,
-            device=stream.device, stream=stream.number, step=self.step, driver_api=0,
+            device=stream.device, stream=stream.number, step=self.step, capture=self.world.captures,
         )  # fmt: skip
         self.now = int(ends[-1])
         self.call("cudaStreamEndCapture_v10000", 6_000 + 15 * n, w.R_END_CAPTURE, stream=stream)
@@ -276,7 +276,7 @@ class Driver:
         self.world.api.add(
             start=call.start, end=call.end, proc=self.process.number, thread=self.thread.number, corr=call.corr,
             name=self.world.strings.id(name), role=role, device=stream.device, stream=stream.number, step=self.step,
-            driver_api=0,
+            capture=0,
         )  # fmt: skip
 
     def _op(self, stream: Stream, ran: tuple[int, int], call: Call | None, kind: int, what: int, *, size: int = 0,

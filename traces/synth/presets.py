@@ -83,6 +83,9 @@ class Preset:
 
 _BENCH_OTHERS = ((background.CUDA_EVENTS, 1), (background.WORKER, 3))
 
+SHIPPED: Final = ("demo", "bench-graph", "two-gpus-layer-split", "cpu-experts", "damaged")
+"""Presets whose traces lie in the repository, beside this package."""
+
 PRESETS: Final[dict[str, Preset]] = {
     "demo": Preset(
         "llama-server with two slots, node-level graphs: the trace of `make demo`",

@@ -4,6 +4,7 @@ over pieces of time (``sweep``). Follows the definitions to the letter; traces/R
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,17 @@ class Facts:
             parts.append((lost["start"], ends))
         return join(*parts)
 
+    def losers(self, gpu: int, window: Window) -> list[int]:
+        """Threads whose lost launches may have run on the GPU: its drivers, and threads of their processes of which
+        the file shows on no GPU anything.
+        """
+        threads = self.layout.world.threads
+        drivers = self.drivers(gpu, window).tolist()
+        processes = {threads[thread].process.number for thread in drivers}
+        others = {thread for one in self.gpus() if one != gpu for thread in self.drivers(one, window).tolist()}
+        shy = [one.number for one in threads if one.process.number in processes and one.number not in others]
+        return sorted({*drivers, *shy})
+
     def drivers(self, gpu: int, window: Window) -> I64:
         """Threads of whose calls an operation of the GPU that starts in the window comes."""
         ops = self.layout.ops
@@ -131,8 +143,24 @@ def device_ledger(facts: Facts, gpu: int, window: Window) -> Json:
         "gpu": gpu, "window_ns": window[1] - window[0], "busy_ns": sweep.total(pieces.busy), **kinds,
         "kernel_sum_ns": kernel_sum, "overlap_ns": kernel_sum - kinds["kernel_ns"],
         "idle_ns": sweep.total(~pieces.busy), "idle": pieces.totals(CAUSES), "gap_hist": _gap_hist(pieces),
+        "samples": _sampled(facts, pieces, facts.drivers(gpu, window)),
         "drivers": [_thread_id(facts, thread) for thread in facts.drivers(gpu, window).tolist()],
     }  # fmt: skip
+
+
+def _sampled(facts: Facts, pieces: Pieces, threads: I64) -> Json:
+    """CPU samples of driver threads in idle instants that user code or the operating system owns: innermost frames."""
+    samples, bounds = facts.layout.samples, pieces.sweep.bounds
+    inside = (samples["start"] >= bounds[0]) & (samples["start"] < bounds[-1])
+    mine = take(samples, inside & np.isin(samples["thread"], threads))
+    at = np.searchsorted(bounds, mine["start"], side="right") - 1
+    found: Json = {}
+    for cause in GROUPS["host-bound"]:
+        chains = mine["chain"][pieces.parts[cause][at]].tolist()
+        frames = Counter(facts.layout.world.chains[chain][0] for chain in chains)
+        if frames:
+            found[cause] = dict(sorted(frames.items(), key=lambda item: (-item[1], item[0])))
+    return found
 
 
 def _gap_hist(pieces: Pieces) -> list[Json]:
@@ -156,7 +184,7 @@ def _cause_spans(facts: Facts, ops: Columns, gpu: int, window: Window) -> dict[s
     waiting = has_call(ops) & (ops["api_end"] < ops["start"])
     os_ours = np.isin(osrt["thread"], threads)
     return {
-        "lost": facts.lost_spans(threads.tolist(), window[1]),
+        "lost": facts.lost_spans(facts.losers(gpu, window), window[1]),
         "dispatch": (ops["api_end"][waiting], ops["start"][waiting]),
         "submit": spans(api, ours & (facts.call_class == SUBMIT)),
         "sync": spans(api, ours & (facts.call_class == SYNC)),
@@ -179,7 +207,7 @@ def _peer(facts: Facts, ops: Columns, waiting: Bools, gpu: int, process: int) ->
     handed = (ops["api_end"][mine], ops["start"][mine])
     if not len(others[0]) or not len(handed[0]):
         return NOTHING
-    sweep = Sweep((int(ops["start"].min()) - 1, int(ops["end"].max()) + 1), others, handed)
+    sweep = Sweep((int(handed[0].min()), int(handed[1].max())), others, handed)
     both = sweep.cover(others) & sweep.cover(handed)
     return sweep.bounds[:-1][both], sweep.bounds[1:][both]
 
@@ -299,9 +327,10 @@ def _by_class(facts: Facts, which: Bools) -> Json:
     calls = take(api, which)
     names = ("no_wait", "upload", "gpu_wait", "host_bound")
     kind = np.full(len(calls["start"]), 3)
-    for place in sorted(set(zip(calls["proc"].tolist(), calls["device"].tolist(), strict=True))):
-        here = (calls["proc"] == place[0]) & (calls["device"] == place[1])
-        kind[here] = _classify(facts, take(calls, here), place)
+    feeds = _feeds(facts, windows(facts)["all"])
+    for thread, device in sorted(set(zip(calls["thread"].tolist(), calls["device"].tolist(), strict=True))):
+        here = (calls["thread"] == thread) & (calls["device"] == device)
+        kind[here] = _classify(facts, take(calls, here), device, feeds.get(thread, []))
     took = calls["end"] - calls["start"]
     return {
         name: {"calls": int((kind == at).sum()), "total_ns": int(took[kind == at].sum())}
@@ -309,10 +338,10 @@ def _by_class(facts: Facts, which: Bools) -> Json:
     }
 
 
-def _classify(facts: Facts, calls: Columns, place: tuple[int, int]) -> I64:
+def _classify(facts: Facts, calls: Columns, device: int, fed: list[int]) -> I64:
+    """Classes of the calls of one thread on one device; ``fed``: the GPUs that the thread feeds."""
     ops = facts.layout.ops
-    gpu = facts.layout.world.processes[place[0]].devices[place[1]].number
-    context = take(ops, (ops["proc"] == place[0]) & (ops["device"] == place[1]))
+    context = take(ops, (ops["proc"] == calls["proc"][0]) & (ops["device"] == device))
     anything, beyond_upload = np.zeros((2, len(calls["start"])), dtype=bool)
     for stream in np.unique(context["stream"]).tolist():
         awaits = (calls["stream"] == stream) | (calls["stream"] < 0)
@@ -320,7 +349,7 @@ def _classify(facts: Facts, calls: Columns, place: tuple[int, int]) -> I64:
         upload = (queue["type"] == w.MEMCPY) & (queue["what"] == w.HTOD)
         anything |= awaits & _unfinished(queue, calls)
         beyond_upload |= awaits & _unfinished(take(queue, ~upload), calls)
-    busy = Union.of(spans(ops, ops["gpu"] == gpu)).within(spans(calls))
+    busy = Union.of(spans(ops, np.isin(ops["gpu"], fed))).within(spans(calls))
     mostly = busy * 2 >= calls["end"] - calls["start"]
     return np.where(~anything, 0, np.where(~beyond_upload, 1, np.where(mostly, 2, 3))).astype(np.int64)
 
@@ -365,7 +394,7 @@ def launch_facts(facts: Facts) -> Json:
         "shorter_than_launch_count": int(
             ((first["end"] - first["start"]) < (first["api_end"] - first["api_start"])).sum()
         ),
-        "orphans": orphans, "excluded_capture": int((role == w.R_CAPTURED).sum()),
+        "orphans": orphans, "excluded_capture": _captured(api),
         "graph": {
             "launches": launches, "captures": int((role == w.R_END_CAPTURE).sum()),
             "instantiations": int((role == w.R_INSTANTIATE).sum()), "updates": int((role == w.R_UPDATE).sum()),
@@ -373,6 +402,13 @@ def launch_facts(facts: Facts) -> Json:
             "coverage": shown / launches if launches else None,
         },
     }  # fmt: skip
+
+
+def _captured(api: Columns) -> int:
+    """Launches between the begin and the end of a capture, both of which are in the file."""
+    role, capture = api["role"], api["capture"]
+    framed = np.intersect1d(capture[role == w.R_BEGIN_CAPTURE], capture[role == w.R_END_CAPTURE])
+    return int(((role == w.R_CAPTURED) & np.isin(capture, framed)).sum())
 
 
 def copy_facts(facts: Facts) -> list[Json]:
@@ -525,7 +561,7 @@ def warm_up(steps: list[Step]) -> int:
 
 GROUPS: Final = {
     "pipeline-bound": ("peer",), "launch-bound": ("dispatch", "submit"), "sync-bound": ("sync",),
-    "driver-bound": ("cuda",), "host-bound": ("host", "os", "blocked"),
+    "driver-bound": ("cuda",), "host-bound": ("host", "os", "blocked"), "none": ("unknown", "profiler"),
 }  # fmt: skip
 
 
@@ -575,7 +611,7 @@ def _judge(gpu: int, pieces: Pieces, inside: Bools) -> Json:
         name = "cpu-offload-bound"
     return {
         "bottleneck": name, "gpu": gpu, "inside_ns": total, "busy_ns": busy,
-        "busy_share": busy / total if total else None, "unknown_is_largest": parts["unknown"] > first,
+        "busy_share": busy / total if total else None,
         "parts": parts, "groups": groups, "host_between_segments_ns": between,
         "bounds": {cause: total / (total - parts[cause]) for cause in CAUSES if 0 < parts[cause] < total},
     }  # fmt: skip

@@ -39,7 +39,7 @@ OPS: Final = (
     "start", "end", "proc", "device", "gpu", "context", "stream", "corr", "type", "what", "bytes", "node",
     "api_start", "api_end", "thread", "step", "purpose", "src", "dst", "src_device", "dst_device",
 )  # fmt: skip
-API: Final = ("start", "end", "proc", "thread", "corr", "name", "role", "device", "stream", "step", "driver_api")
+API: Final = ("start", "end", "proc", "thread", "corr", "name", "role", "device", "stream", "step", "capture")
 SYNCS: Final = ("start", "end", "proc", "device", "context", "stream", "corr", "kind", "event")
 OSRT: Final = ("start", "end", "proc", "thread", "name", "blocked", "chain")
 OVERHEADS: Final = ("start", "end", "proc", "thread", "name")
@@ -166,6 +166,7 @@ class World:
     samples: Tape = field(default_factory=lambda: Tape(*SAMPLES))
     chains: list[tuple[str, ...]] = field(default_factory=lambda: [()])
     graphs: int = 0
+    captures: int = 0
 
     def process(self, pid: int, program: str, arguments: tuple[str, ...], devices: tuple[Gpu, ...]) -> Process:
         made = Process(len(self.processes), pid, program, arguments, devices)

@@ -69,8 +69,8 @@ class _File:
             self.connection.executemany(statement, zip(*(a[at : at + _CHUNK].tolist() for a in arrays), strict=True))
 
     def rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Whole rows, in the order of the table's columns."""
-        if not rows:
+        """Whole rows, in the order of the table's columns. Nothing happens where this version has no such table."""
+        if not rows or table not in self.schema.tables:
             return
         self._make(table)
         marks = ", ".join("?" * len(columns(self.schema.tables[table])))
@@ -162,9 +162,15 @@ def _memcpys(file: _File, layout: Layout, ops: Columns) -> None:
 
 def _calls(file: _File, layout: Layout, api: Columns) -> None:
     file.columns(
-        "CUPTI_ACTIVITY_KIND_RUNTIME", start=api["start"], end=api["end"], eventClass=api["driver_api"],
+        "CUPTI_ACTIVITY_KIND_RUNTIME", start=api["start"], end=api["end"], eventClass=_event_class(layout, api),
         globalTid=_tids(layout, api), correlationId=api["corr"], nameId=api["name"], returnValue="0",
     )  # fmt: skip
+
+
+def _event_class(layout: Layout, api: Columns) -> I64:
+    """1 for calls of the driver API (``cuModuleLoadDataEx``), 0 for those of the runtime."""
+    driver = np.array([not name.startswith("cuda") for name in layout.world.strings.values], dtype=np.int64)
+    return driver[api["name"]]
 
 
 def _backtraces(file: _File, layout: Layout) -> None:
@@ -221,11 +227,10 @@ def _write_facts(file: _File, layout: Layout, name: str, seed: int) -> None:
                             strings.id("".join(lines))))  # fmt: skip
     file.rows("ProcessStreams", streams)
     file.rows("TARGET_INFO_GPU", [_gpu(layout, gpu) for gpu in world.gpus])
-    if layout.schema == "2025":
-        file.rows("TARGET_INFO_CUDA_DEVICE", [
-            (gpu.number, ordinal, process.pid) for process in world.processes
-            for ordinal, gpu in enumerate(process.devices)
-        ])  # fmt: skip
+    devices = [
+        (gpu.number, ordinal, process.pid) for process in world.processes for ordinal, gpu in enumerate(process.devices)
+    ]
+    file.rows("TARGET_INFO_CUDA_DEVICE", devices)
     _contexts(file, layout)
     file.rows("TARGET_INFO_SESSION_START_TIME", [(_START_UTC_NS, "2026-01-01T00:00:00", "2026-01-01T00:00:00")])
     file.rows("DIAGNOSTIC_EVENT", _diagnostics(layout))
