@@ -40,6 +40,11 @@ class NvmlSampler:
             self._thread = threading.Thread(target=self._run, args=(handles,), name="nvml", daemon=True)
             self._thread.start()
 
+    def look(self) -> None:
+        """Fill ``gpus``, ``driver`` and ``notes`` without sampling."""
+        self._open()
+        self.stop()
+
     def stop(self) -> None:
         """End; the rows stay."""
         self._stop.set()

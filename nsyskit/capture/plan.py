@@ -84,7 +84,9 @@ def shell_lines(steps: Iterable[Step]) -> str:
 def _server_steps(config: CaptureConfig, nsys: Nsys) -> tuple[Step, ...]:
     assert config.address is not None  # noqa: S101  complete_program gives every server one
     warmup, load = _load_steps(config)
+    keys = (Step(f"the API keys, one a line, into {config.key_file}, only for this user"),) if config.keys else ()
     return (
+        *keys,
         Step("the server, ready to be captured", launch_argv(config, nsys), background=True),
         Step(f"wait until GET {config.address.url}/health answers 200, at most {config.ready_timeout_s:g} s"),
         warmup,

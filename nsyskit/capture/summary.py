@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nsyskit.capture.store import quantile
 from nsyskit.capture.tax import tax_ns
 from nsyskit.ggml.outputs import ProgramNumbers, parse_output
+from nsyskit.units import human_ns, human_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,6 +88,28 @@ def tokens_per_s(summary: Mapping[str, Any]) -> dict[str, float]:
         rates = {"predicted": load.get("predicted_tokens_per_s"), "prompt": load.get("prompt_tokens_per_s")}
         return {name: rate for name, rate in rates.items() if rate}
     return {number["label"]: number["tokens_per_s"] for number in summary.get("program", ())}
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The summary for people: a line for the load, for each test of a program, for what tracing did."""
+    lines = [_load_line(summary["load"])] if summary.get("load", {}).get("ttft_ns") else []
+    lines += [f"{number['label']}: {number['tokens_per_s']:.2f} tokens/s" for number in summary.get("program", ())]
+    if "first_text_ns" in summary:
+        lines.append(f"first text {human_ns(summary['first_text_ns'])} after the start, nsys included")
+    for arm, shares in summary.get("traced_against_untraced", {}).items():
+        told = ", ".join(f"{label} {human_share(share)}" for label, share in shares.items())
+        lines.append(f"{arm}: tokens/s against untraced: {told or 'not measured'}")
+    return lines
+
+
+def _load_line(load: Mapping[str, Any]) -> str:
+    ttft, gap = load["ttft_ns"], load["itl_ns"] or {}
+    between = f", between tokens p50 {human_ns(gap['p50'])} p99 {human_ns(gap['p99'])}" if gap else ""
+    return (
+        f"{load['requests']} requests, {load['failed']} failed; {load['predicted_tokens_per_s']:.1f} tokens/s; "
+        f"first token p50 {human_ns(ttft['p50'])} p99 {human_ns(ttft['p99'])}{between}; "
+        f"{human_share(load['cached_share'])} of the prompts cached"
+    )
 
 
 def _number(number: ProgramNumbers) -> dict[str, Any]:

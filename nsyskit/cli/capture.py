@@ -145,6 +145,11 @@ def command(program: tuple[str, ...], **options: Any) -> None:  # fmt: skip
         return
     outcome = _run(config, nsys, options, _ui(quiet=options["quiet"]))
     click.echo(_shown(outcome.folder))
+    if not options["quiet"]:
+        from nsyskit.capture.summary import summary_lines
+
+        for line in summary_lines(outcome.summary):
+            click.echo(line, err=True)
     if outcome.message:
         click.echo(f"nsyskit: {' '.join(outcome.message.split())}", err=True)
     sys.exit(outcome.exit_code)
