@@ -134,7 +134,7 @@ class Context:
     def _input_sizes(self, load: Load, *, first: bool) -> list[int]:
         n, model = load.n_tokens, self.model
         sizes = [4 * n * (model.n_embd if self.options.input_embeddings else 1)] if first else []
-        sizes.append(4 * n)
+        sizes.append(model.position_bytes * n)
         if model.kv_indices:
             sizes += [8 * n, 8 * n]
         sizes.append(2 * padded(load.n_kv) * n)

@@ -22,6 +22,8 @@ class Model:
         tied: the output layer reads the embedding table.
         n_expert, n_expert_used, n_ff_expert: 0 for dense models.
         kv_indices: uploads carry KV indices (mid 2025 and later).
+        window: cells that local attention layers look at, 0 when all layers look at everything.
+        position_bytes: of a token's position; 16 with M-RoPE.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Model:
     kv_indices: bool = True
     neox: bool = True
     window: int = 0
+    position_bytes: int = 4
 
     def matrices(self) -> list[tuple[str, int, int]]:
         """(type, rows, columns) of one layer's matrices that every token reads, experts aside."""
@@ -100,6 +103,10 @@ LLAMA3_1B_Q8_0 = Model(
 QWEN_05B_Q4_K_M = Model(
     "qwen2.5-0.5b-instruct-q4_k_m", "qwen2 1B Q4_K - Medium", 24, 896, 4864, 151_936, 14, 2, 64,
     "Q5_K", "Q8_0", "Q8_0", tied=True,
+)  # fmt: skip
+QWEN_VL_3B_Q4_K_M = Model(
+    "Qwen2.5-VL-3B-Instruct-Q4_K_M", "qwen2vl 3B Q4_K - Medium", 36, 2048, 11_008, 151_936, 16, 2, 128,
+    "Q4_K", "Q6_K", "Q6_K", tied=True, position_bytes=16,
 )  # fmt: skip
 STORIES_15M_Q8_0 = Model(
     "stories15M-q8_0", "llama ?B Q8_0", 6, 288, 768, 32_000, 6, 6, 48, "Q8_0", "Q8_0", "Q8_0", neox=False

@@ -160,6 +160,15 @@ PRESETS: Final[dict[str, Preset]] = {
         models.LLAMA3_1B_Q8_0, (gpus.A100,), slots=32, host=HostModel(sample_ns_per_vocab=0.6),
         traffic=Traffic(40, every_ms=6, n_prompt=60, n_gen=14, spread=0.5, first=12),
     ),
+    "bench-depth": Preset(
+        "llama-bench tg at a depth: prompts that fill the cache, outside of what it measures", models.LLAMA3_1B_Q8_0,
+        (gpus.RTX_4090,), program="bench", tests=(Test(0, 12, n_depth=1024),), options=Options(graph="node"),
+        others=_BENCH_OTHERS,
+    ),
+    "m-rope": Preset(
+        "a vision model: positions of 16 bytes a token", models.QWEN_VL_3B_Q4_K_M, (gpus.RTX_4090,), slots=2,
+        options=Options(graph="graph"), traffic=Traffic(2, 0, n_prompt=300, n_gen=12, first=2),
+    ),
     "launch-bound": Preset(
         "a small model, graphs off: kernels are shorter than their launches", models.STORIES_15M_Q8_0, (gpus.RTX_4090,),
         program="bench", tests=(Test(0, 40),), host=HostModel(launch_ns=3_900, launch_gap_ns=900, prepare_ns=8_000),
