@@ -1,0 +1,487 @@
+"""What happened when: the whole window as exact time shares a column, and small windows event by event.
+
+A column of a `DensityResult` is a slice of the window; a lane's parts in it are nanoseconds, so that they sum over the
+columns to the ledgers, at every level. An `EventsResult` holds rows of a short window; above its cap neighbours are put
+together, and ``aggregated`` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.causes import CAUSES, classified_os_calls, idle_by_cause
+from nsyskit.analysis.gaps import gaps
+from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
+from nsyskit.analysis.hotspots import kernel_facts
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.names import named, strings_of
+from nsyskit.analysis.pairing import OP_KINDS, api_calls, api_names, call_classes
+from nsyskit.analysis.threads import PARTS, thread_name
+from nsyskit.analysis.windows import default_window
+from nsyskit.errors import MissingTableError
+from nsyskit.intervals import clip, complement, covered_ns, intersect, partition, subtract, union
+from nsyskit.trace import Trace, Window
+
+MAX_EVENTS: Final = 50_000
+BASE_COLUMNS: Final = 1024
+FINER: Final = 8
+AROUND_NS: Final = 10_000_000
+BUBBLES: Final = 3
+_MAX_CELLS: Final = 2_000_000
+_MIN_COLUMN_NS: Final = 1_000
+_MAX_STREAMS: Final = 6
+_MAX_THREADS: Final = 4
+_MERGED_COLUMNS: Final = 2_048
+_SPAN: Final = ("start_ns", "end_ns")
+
+EVENT_COLUMNS: Final = {
+    "lane": pl.Int64, "start_ns": pl.Int64, "end_ns": pl.Int64, "dur_ns": pl.Int64, "part": pl.String,
+    "name": pl.String, "count": pl.Int64, "bubble": pl.Int64,
+}  # fmt: skip
+"""Columns of `EventsResult.events`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One row of a timeline: ``kind`` is gpu, stream, copies, graphs, thread, api or os; ``parts`` colour it."""
+
+    key: str
+    label: str
+    kind: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DensityResult:
+    """The window in columns, coarse to fine.
+
+    Attributes:
+        lanes: the rows; parts of a ``gpu`` and a ``thread`` lane sum to each column exactly.
+        levels: one frame a level: ``start_ns end_ns`` of its columns and ``{lane.key}/{part}`` in ns. Every column of a
+            level is the sum of ``FINER`` columns of the next.
+    """
+
+    window: Window
+    lanes: tuple[Lane, ...]
+    levels: tuple[pl.DataFrame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventsResult:
+    """A short window, event by event.
+
+    Attributes:
+        title: why this window was chosen.
+        events: ``EVENT_COLUMNS``, by lane, then time: cut at the window, ``dur_ns`` is the whole event's length.
+            ``count`` is above 1 where neighbours were put together, ``name`` null then. ``bubble`` is a row of
+            ``bubbles``, for pieces of idle time.
+        bubbles: ``start_ns end_ns dur_ns``, ns a cause, ``before after``: gaps of a GPU, uncut.
+        total: events in the window before any were put together.
+    """
+
+    title: str
+    window: Window
+    lanes: tuple[Lane, ...]
+    events: pl.DataFrame
+    bubbles: pl.DataFrame
+    total: int
+    aggregated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Landmark:
+    """A short window worth a look, and why."""
+
+    title: str
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Timelines:
+    """What a report draws: the whole window, and the landmarks in detail."""
+
+    density: DensityResult
+    exact: tuple[EventsResult, ...]
+
+
+def timelines(
+    trace: Trace, *, window: Window | None = None, around: Sequence[int] = (), steps: pl.DataFrame | None = None
+) -> Timelines:
+    """The whole window as density and every landmark in detail.
+
+    Raises:
+        MissingTableError: the trace holds nothing that has a time.
+    """
+    window = window or default_window(trace)
+    marks = landmarks(trace, window=window, around=around, steps=steps)
+    return Timelines(
+        density(trace, window=window),
+        tuple(events(trace, mark.window, title=mark.title, within=window) for mark in marks),
+    )
+
+
+def landmarks(
+    trace: Trace, *, window: Window | None = None, around: Iterable[int] = (), steps: pl.DataFrame | None = None
+) -> tuple[Landmark, ...]:
+    """Steps worth a look, the largest bubbles, then the times that were asked for.
+
+    ``steps`` has ``phase begin_ns end_ns``, and ``cold`` for steps that only warm up.
+    """
+    window = window or default_window(trace)
+    found = [*_step_landmarks(steps, window), *_bubble_landmarks(trace, window)]
+    half = AROUND_NS // 2
+    return (*found, *(Landmark("around the time asked for", Window("explicit", at - half, at + half)) for at in around))
+
+
+def density(trace: Trace, *, window: Window | None = None) -> DensityResult:
+    """The whole window in columns, at several levels."""
+    window = window or default_window(trace)
+    lanes = _density_lanes(trace, window)
+    finest = _levels(window, sum(len(lane.parts) for lane, _ in lanes))
+    columns = _columns(window, finest)
+    frame = columns.with_columns(
+        covered_ns(columns, merged).alias(f"{lane.key}/{part}")
+        for lane, parts in lanes
+        for part, merged in parts.items()
+    )
+    levels = [frame]
+    while levels[0].height > BASE_COLUMNS:
+        levels.insert(0, _coarser(levels[0]))
+    return DensityResult(window, tuple(lane for lane, _ in lanes), tuple(levels))
+
+
+def events(
+    trace: Trace, window: Window, *, title: str = "", within: Window | None = None, cap: int = MAX_EVENTS
+) -> EventsResult:
+    """Every event of a short window; ``within`` is the window that bubbles and driver threads are told for."""
+    outer = within if within and within.start_ns <= window.start_ns and window.end_ns <= within.end_ns else window
+    lanes: list[Lane] = []
+    frames: list[pl.DataFrame] = []
+    bubbles: list[pl.DataFrame] = []
+    for key, use in enumerate(gpu_uses(trace)):
+        own = _bubbles(trace, use, outer, window)
+        shift = sum(frame.height for frame in bubbles)
+        bubbles.append(own)
+        for lane, rows in _gpu_events(trace, key, use, outer=outer, window=window, bubbles=own):
+            lanes.append(lane)
+            frames.append(rows.with_columns(lane=pl.lit(len(lanes) - 1, pl.Int64), bubble=pl.col("bubble") + shift))
+    for pid, tid in _drivers(trace, outer):
+        for lane, rows in _thread_events(trace, pid, tid, window):
+            lanes.append(lane)
+            frames.append(rows.with_columns(lane=pl.lit(len(lanes) - 1, pl.Int64)))
+    listed = pl.concat([pl.DataFrame(schema=EVENT_COLUMNS), *(frame.select(*EVENT_COLUMNS) for frame in frames)])
+    listed = listed.sort("lane", "start_ns", "end_ns", maintain_order=True)
+    shown = listed if listed.height <= cap else aggregated(listed, window, _MERGED_COLUMNS)
+    return EventsResult(
+        title, window, tuple(lanes), shown, _stacked(bubbles), listed.height, aggregated=shown.height < listed.height
+    )
+
+
+def aggregated(rows: pl.DataFrame, window: Window, columns: int) -> pl.DataFrame:
+    """Events put together where several of a part begin in one column of a lane; others stay as they are."""
+    width = max(-(-window.dur_ns // columns), 1)
+    column = (pl.col("start_ns") - window.start_ns) // width
+    alone = pl.len() == 1
+    return (
+        rows.with_columns(column=column)
+        .group_by("lane", "part", "column", maintain_order=True)
+        .agg(
+            pl.col("start_ns").min(),
+            pl.col("end_ns").max(),
+            pl.col("dur_ns").sum(),
+            pl.when(alone).then(pl.col("name").first()).alias("name"),
+            pl.col("count").sum(),
+            pl.when(alone).then(pl.col("bubble").first()).alias("bubble"),
+        )
+        .select(*EVENT_COLUMNS)
+        .sort("lane", "start_ns", "end_ns", maintain_order=True)
+    )
+
+
+# density ---------------------------------------------------------------------------------------------------------
+
+
+def _levels(window: Window, series: int) -> int:
+    """How many columns the finest level has."""
+    columns = BASE_COLUMNS
+    while columns * FINER * max(series, 1) <= _MAX_CELLS and window.dur_ns // (columns * FINER) >= _MIN_COLUMN_NS:
+        columns *= FINER
+    return columns
+
+
+def _columns(window: Window, count: int) -> pl.DataFrame:
+    edges = pl.select(
+        (window.start_ns + pl.int_range(count + 1, dtype=pl.Int64) * window.dur_ns // count).alias("edge")
+    )["edge"]
+    return pl.DataFrame({"start_ns": edges[:-1], "end_ns": edges[1:]})
+
+
+def _coarser(level: pl.DataFrame) -> pl.DataFrame:
+    group = (pl.int_range(pl.len()) // FINER).alias("group")
+    sums = level.group_by(group, maintain_order=True).agg(
+        pl.col("start_ns").first(), pl.col("end_ns").last(), pl.exclude("start_ns", "end_ns", "group").sum()
+    )
+    return sums.drop("group")
+
+
+Parts = dict[str, pl.DataFrame]
+
+
+def _density_lanes(trace: Trace, window: Window) -> list[tuple[Lane, Parts]]:
+    lanes = []
+    for key, use in enumerate(gpu_uses(trace)):
+        name = use.name or f"GPU {use.device}"
+        lanes.append(_lane(f"gpu{key}", f"{name}: work and causes of idle time", "gpu", _gpu_parts(trace, use, window)))
+        lanes += _stream_lanes(trace, key, use, window)
+        lanes += _copy_lanes(trace, key, use, window)
+    for pid, tid in _drivers(trace, window):
+        label = f"thread {tid} {thread_name(trace, pid, tid) or ''}".strip()
+        lanes.append(_lane(f"thread{pid}.{tid}", label, "thread", thread_parts(trace, pid, tid, window)))
+    return lanes
+
+
+def _lane(key: str, label: str, kind: str, parts: Parts) -> tuple[Lane, Parts]:
+    there = {part: frame for part, frame in parts.items() if frame.height}
+    return Lane(key, label, kind, tuple(there)), there
+
+
+def _gpu_parts(trace: Trace, use: GpuUse, window: Window) -> Parts:
+    """The device ledger as instants."""
+    ops = clip(ops_of(trace, use).select(*_SPAN, "kind"), window.start_ns, window.end_ns)
+    return _by_kind(ops) | {cause: idle_by_cause(trace, use, window)[cause] for cause in CAUSES}
+
+
+def _by_kind(ops: pl.DataFrame) -> Parts:
+    """Instants by the first kind of ``kernel graph memcpy memset`` that holds: disjoint, together all of ``ops``."""
+    parts: Parts = {}
+    taken = union(ops.head(0))
+    for kind in ("kernel", "graph", "memcpy", "memset"):
+        own = union(ops.filter(pl.col("kind") == kind))
+        parts[kind] = subtract(own, taken)
+        taken = union(pl.concat([taken, own]))
+    return parts
+
+
+def _stream_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[tuple[Lane, Parts]]:
+    lanes: list[tuple[Lane, Parts]] = []
+    ops = clip(ops_of(trace, use).select(*_SPAN, "kind", "pid", "stream"), window.start_ns, window.end_ns)
+    for label, rows in _streams(ops, use):
+        lanes.append(_lane(f"gpu{key}.stream{len(lanes)}", label, "stream", _by_kind(rows)))
+    return lanes if len(lanes) > 1 else []  # a single stream says what the GPU's own lane says
+
+
+def _streams(ops: pl.DataFrame, use: GpuUse) -> list[tuple[str, pl.DataFrame]]:
+    """The streams with most time, each on its own, then the rest together."""
+    time = (pl.col("end_ns") - pl.col("start_ns")).sum().alias("time")
+    ranked = ops.group_by("pid", "stream").agg(time).sort(["time", "pid", "stream"], descending=[True, False, False])
+    chosen = ranked.head(_MAX_STREAMS).sort("pid", "stream")
+    found = []
+    for pid, stream in chosen.select("pid", "stream").iter_rows():
+        of_process = f" of process {pid}" if len(use.pids) > 1 else ""
+        rows = ops.filter((pl.col("pid") == pid) & (pl.col("stream") == stream))
+        found.append((f"stream {stream}{of_process}", rows))
+    if ranked.height > chosen.height:
+        rest = ops.join(chosen, on=["pid", "stream"], how="anti", maintain_order="left")
+        found.append((f"{ranked.height - chosen.height} more streams", rest))
+    return found
+
+
+def _copy_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[tuple[Lane, Parts]]:
+    copies = ops_of(trace, use).filter(pl.col("kind") == "memcpy")
+    labels = trace.memcpys.select(pl.col("label").cast(pl.String)).collect()["label"]
+    copies = clip(copies.select(*_SPAN, label=labels[copies["row"]]), window.start_ns, window.end_ns)
+    return [
+        _lane(
+            f"gpu{key}.{label}", f"copies {label}", "copies", {"memcpy": union(copies.filter(pl.col("label") == label))}
+        )
+        for label in sorted(copies["label"].unique())
+    ]
+
+
+def thread_parts(trace: Trace, pid: int, tid: int, window: Window) -> Parts:
+    """The thread ledger as instants: ``PARTS``, disjoint, together the window."""
+    own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
+    calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class")).filter(own)
+    os_calls = classified_os_calls(trace).filter(own).select(*_SPAN, "class")
+    layers = [(part, calls.filter(pl.col("class") == part).select(_SPAN)) for part in ("sync", "submit", "cuda")]
+    layers += [(part, os_calls.filter(pl.col("class") == part).select(_SPAN)) for part in ("blocked", "os")]
+    pieces = partition(window.start_ns, window.end_ns, layers, rest="host")
+    return {part: union(pieces.filter(pl.col("part") == part)) for part in PARTS}
+
+
+def _drivers(trace: Trace, window: Window) -> list[tuple[int, int]]:
+    """The driver threads that handed over most operations."""
+    driving = feeds(trace, window).select("pid", "tid").unique().sort("pid", "tid")
+    if driving.height <= _MAX_THREADS:
+        return list(driving.iter_rows())
+    counts = api_calls(trace).group_by("pid", "tid").len()
+    ranked = driving.join(counts, on=["pid", "tid"], how="left", maintain_order="left")
+    order = ranked.sort(["len", "pid", "tid"], descending=[True, False, False]).head(_MAX_THREADS)
+    return list(order.sort("pid", "tid").select("pid", "tid").iter_rows())
+
+
+# events ----------------------------------------------------------------------------------------------------------
+
+
+def _gpu_events(
+    trace: Trace, key: int, use: GpuUse, *, outer: Window, window: Window, bubbles: pl.DataFrame
+) -> list[tuple[Lane, pl.DataFrame]]:
+    name = use.name or f"GPU {use.device}"
+    idle = _idle_pieces(idle_by_cause(trace, use, outer), window, bubbles)
+    lanes = [(Lane(f"gpu{key}.idle", f"{name}: idle, by cause", "gpu", _parts_of(idle)), idle)]
+    ops = _touching(ops_of(trace, use), window)
+    ops = ops.with_columns(part=pl.col("kind").cast(pl.String), name=op_labels(trace, ops))
+    streams = ops.filter(pl.col("kind") != "graph")
+    for index, (label, rows) in enumerate(_streams(streams, use)):
+        own = _event_rows(rows, window)
+        lanes.append((Lane(f"gpu{key}.stream{index}", label, "stream", _parts_of(own)), own))
+    copies = _event_rows(ops.filter(pl.col("kind") == "memcpy"), window)
+    graphs = _event_rows(ops.filter(pl.col("kind") == "graph"), window)
+    for kind, label, own in (("copies", "copies", copies), ("graphs", "CUDA graphs", graphs)):
+        if own.height:
+            lanes.append((Lane(f"gpu{key}.{kind}", label, kind, _parts_of(own)), own))
+    return lanes
+
+
+def _thread_events(trace: Trace, pid: int, tid: int, window: Window) -> list[tuple[Lane, pl.DataFrame]]:
+    own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
+    label = f"thread {tid} {thread_name(trace, pid, tid) or ''}".strip()
+    calls = api_calls(trace).with_columns(call_classes(trace).alias("part")).filter(own)
+    names = api_names(trace).select("name_id", name="base_name")
+    calls = _touching(calls, window).join(names, on="name_id", how="left", maintain_order="left")
+    os_calls = named(trace, _touching(classified_os_calls(trace).filter(own), window)).rename({"class": "part"})
+    rows = [("api", f"{label}: CUDA API", calls), ("os", f"{label}: OS calls", os_calls)]
+    made = [(kind, words, _event_rows(frame, window)) for kind, words, frame in rows]
+    return [
+        (Lane(f"thread{pid}.{tid}.{kind}", words, kind, _parts_of(frame)), frame)
+        for kind, words, frame in made
+        if frame.height or kind == "api"
+    ]
+
+
+def _touching(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
+    return rows.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") >= window.start_ns))
+
+
+def _event_rows(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
+    whole = rows.select(*_SPAN, "part", "name", dur_ns=pl.col("end_ns") - pl.col("start_ns"))
+    return clip(whole, window.start_ns, window.end_ns).with_columns(
+        count=pl.lit(1, pl.Int64), bubble=pl.lit(None, pl.Int64)
+    )
+
+
+def _parts_of(rows: pl.DataFrame) -> tuple[str, ...]:
+    there = set(rows["part"])
+    return tuple(part for part in (*OP_KINDS, *dict.fromkeys((*CAUSES, *PARTS))) if part in there)
+
+
+def _bubbles(trace: Trace, use: GpuUse, outer: Window, window: Window) -> pl.DataFrame:
+    """Gaps of the outer window that reach into this one, with their causes and the operations around them."""
+    idle = complement(busy_of(trace, use), outer.start_ns, outer.end_ns)
+    idle = idle.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") > window.start_ns))
+    causes = idle_by_cause(trace, use, outer)
+    idle = idle.with_columns(
+        pl.lit(use.name or f"GPU {use.device}").alias("gpu"),
+        (pl.col("end_ns") - pl.col("start_ns")).alias("dur_ns"),
+        *(covered_ns(idle, causes[cause]).alias(cause) for cause in CAUSES),
+    )
+    ops = ops_of(trace, use)
+    before = ops.filter(pl.col("end_ns").is_in(idle["start_ns"].implode())).unique(
+        "end_ns", keep="last", maintain_order=True
+    )
+    after = ops.filter(pl.col("start_ns").is_in(idle["end_ns"].implode())).unique("start_ns", maintain_order=True)
+    named_before = before.select(start_ns="end_ns", before=op_labels(trace, before))
+    named_after = after.select(end_ns="start_ns", after=op_labels(trace, after))
+    idle = idle.join(named_before, on="start_ns", how="left", maintain_order="left")
+    return idle.join(named_after, on="end_ns", how="left", maintain_order="left")
+
+
+def _idle_pieces(causes: Parts, window: Window, bubbles: pl.DataFrame) -> pl.DataFrame:
+    """The idle instants of the window by cause, each with the bubble it is a piece of."""
+    spans = bubbles.select(*_SPAN).with_row_index("bubble").with_columns(pl.col("bubble").cast(pl.Int64))
+    pieces = [
+        intersect(spans, clip(causes[cause], window.start_ns, window.end_ns)).with_columns(part=pl.lit(cause))
+        for cause in CAUSES
+    ]
+    rows = pl.concat(pieces).with_columns(
+        name=pl.col("part"), count=pl.lit(1, pl.Int64), dur_ns=pl.col("end_ns") - pl.col("start_ns")
+    )
+    return rows.sort("start_ns", "end_ns")
+
+
+def _stacked(bubbles: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(bubbles) if bubbles else pl.DataFrame()
+
+
+def op_labels(trace: Trace, ops: pl.DataFrame) -> pl.Series:
+    """What to call each GPU operation: a kernel's short name and quant type, a copy's label and size, …"""
+    kernels = _kernel_labels(trace)
+    copies = trace.memcpys.select(
+        kind=pl.lit("memcpy"), row=pl.int_range(pl.len(), dtype=pl.Int64),
+        told=pl.format("memcpy {} {} B", pl.col("label").cast(pl.String), "bytes"),
+    ).collect()  # fmt: skip
+    sets = trace.memsets.select(
+        kind=pl.lit("memset"), row=pl.int_range(pl.len(), dtype=pl.Int64), told=pl.format("memset {} B", "bytes")
+    ).collect()
+    told = pl.concat([kernels, copies, sets])
+    keys = ops.select(pl.col("kind").cast(pl.String), "row")
+    return keys.join(told, on=["kind", "row"], how="left", maintain_order="left")["told"].fill_null("CUDA graph")
+
+
+@once_per_trace
+def _kernel_labels(trace: Trace) -> pl.DataFrame:
+    kernels = trace.kernels.select("name_id", "short_name_id").collect()
+    facts = kernel_facts(trace).select("name_id", "quant")
+    short = strings_of(trace, kernels["short_name_id"]).rename({"string_id": "short_name_id"})
+    rows = kernels.join(short, on="short_name_id", how="left", maintain_order="left")
+    rows = rows.join(facts, on="name_id", how="left", maintain_order="left")
+    told = pl.concat_str(pl.col("value").fill_null("kernel"), pl.col("quant"), separator=" ", ignore_nulls=True)
+    return rows.select(kind=pl.lit("kernel"), row=pl.int_range(pl.len(), dtype=pl.Int64), told=told)
+
+
+# landmarks -------------------------------------------------------------------------------------------------------
+
+
+def _bubble_landmarks(trace: Trace, window: Window) -> list[Landmark]:
+    try:
+        found = gaps(trace, window=window, top=BUBBLES)
+    except MissingTableError:
+        return []
+    rows = [
+        (-row["dur_ns"], row["start_ns"], row["end_ns"], device.use.name or f"GPU {device.use.device}")
+        for device in found.devices
+        for row in device.longest.iter_rows(named=True)
+    ]
+    order = ("largest", "second largest", "third largest")
+    return [
+        Landmark(f"{order[rank]} bubble, on {name}", _with_margin(start, end, window))
+        for rank, (_, start, end, name) in enumerate(sorted(rows)[:BUBBLES])
+    ]
+
+
+def _step_landmarks(steps: pl.DataFrame | None, window: Window) -> list[Landmark]:
+    """The median and the slowest decode step, and the first prefill."""
+    if steps is None or steps.is_empty():
+        return []
+    inside = steps.filter((pl.col("begin_ns") >= window.start_ns) & (pl.col("end_ns") <= window.end_ns))
+    period = pl.col("end_ns") - pl.col("begin_ns")
+    decode = inside.filter((pl.col("phase") == "decode") & ~pl.col("cold")).sort(period, "begin_ns")
+    prefill = steps.filter(pl.col("phase") == "prefill").sort("begin_ns").head(1)
+    chosen = []
+    if decode.height:
+        chosen += [("a median decode step", decode[decode.height // 2]), ("the slowest decode step", decode[-1])]
+    if prefill.height:
+        chosen.append(("the first prefill", prefill))
+    return [Landmark(title, _with_margin(step["begin_ns"][0], step["end_ns"][0], None)) for title, step in chosen]
+
+
+def _with_margin(start: int, end: int, limit: Window | None) -> Window:
+    margin = max((end - start) // 8, 5_000)
+    low, high = start - margin, end + margin
+    if limit is not None:
+        low, high = max(low, limit.start_ns), min(high, limit.end_ns)
+    return Window("explicit", low, high)
