@@ -15,6 +15,7 @@ from nsyskit.analysis.host_functions import host_functions
 from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
 from nsyskit.analysis.launch import launch
 from nsyskit.analysis.os_threads import osrt_by_thread
+from nsyskit.analysis.step_costs import StepsResult, steps
 from nsyskit.analysis.sync import SyncResult, sync
 from nsyskit.analysis.threads import threads
 from nsyskit.analysis.trust import TrustNote, trust
@@ -45,6 +46,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "threads": threads,
     "gaps": gaps,
     "host_functions": host_functions,
+    "steps": steps,
 }
 """Section -> analysis, in the order of computing."""
 
@@ -60,7 +62,9 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "devices": ("devices",),
     "threads": ("threads",),
     "gaps": ("gaps", "host_functions", "devices"),
-    "verdict": ("verdict", "devices", "sync"),
+    "steps": ("steps",),
+    "phases": ("steps",),
+    "verdict": ("verdict", "devices", "sync", "steps"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
 }
 """What ``--analysis`` offers -> the sections it shows."""
@@ -100,7 +104,8 @@ def analyze(
     if "verdict" in wanted:
         ledgers: DevicesResult | None = sections.get("devices")
         synced: SyncResult | None = sections.get("sync")
-        judged = verdict(ledgers, sync=synced, trust=notes)
+        stepped: StepsResult | None = sections.get("steps")
+        judged = verdict(ledgers, sync=synced, trust=notes, steps=stepped)
     return Report(trace.meta, window or _default(trace), notes, judged, sections)
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.pairing import blocking_copies
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import blocking_copies, op_calls
+from nsyskit.analysis.steps import find_steps, step_at
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
+
+PURPOSES: Final = ("weights", "input", "logits", "weights_streamed", "split", "other")
+"""What a copy is for, in a llama.cpp run; outside of one everything is ``other``."""
+_STREAMED_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +94,35 @@ def _histogram(operations: pl.DataFrame) -> pl.DataFrame:
         .select("label", "memory", "lo_bytes", "hi_bytes", "count", "bytes", "total_ns", "gb_per_s", "blocking_count")
         .sort("label", "memory", "lo_bytes")
     )
+
+
+@once_per_trace
+def copy_purposes(trace: Trace) -> pl.DataFrame:
+    """Copies (not memsets) in the order of ``op_calls``: ``row label bytes step purpose``.
+
+    ``weights``: uploads before the first step; ``input``: uploads of a step's opening and of other devices' user
+    inputs; ``logits``: DtoH after a step's last launch, a multiple of 4 bytes times the vocabulary; ``split``: between
+    GPUs; ``weights_streamed``: uploads of a MB and more within a step that are no inputs.
+    """
+    copies = op_calls(trace).filter(pl.col("kind") == "memcpy")
+    facts = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()[copies["row"]]
+    found = find_steps(trace)
+    at = copies.with_columns(start_ns=pl.coalesce("call_start_ns", "start_ns"))
+    rows = copies.select("row", "call").hstack(facts).with_columns(step_at(trace, at), at=at["start_ns"])
+    if found.steps.is_empty():
+        return rows.select("row", "label", "bytes", "step", purpose=pl.lit("other"))
+    first = int(found.steps["begin_ns"].min())  # type: ignore[arg-type]
+    inputs = pl.col("row").is_in(found.input_copies.implode())
+    vocabulary = 4 * (found.n_vocab or 0)
+    logits = (pl.col("label") == "DtoH") & pl.col("step").is_not_null()
+    logits &= pl.col("bytes") % vocabulary == 0 if vocabulary else pl.lit(value=False)
+    purpose = (
+        pl.when(pl.col("label") == "PtoP").then(pl.lit("split"))
+        .when(inputs).then(pl.lit("input"))
+        .when((pl.col("label") == "HtoD") & (pl.col("at") < first)).then(pl.lit("weights"))
+        .when(logits).then(pl.lit("logits"))
+        .when((pl.col("label") == "HtoD") & pl.col("step").is_not_null() & (pl.col("bytes") >= _STREAMED_BYTES))
+        .then(pl.lit("weights_streamed"))
+        .otherwise(pl.lit("other"))
+    )  # fmt: skip
+    return rows.select("row", "label", "bytes", "step", purpose=purpose)

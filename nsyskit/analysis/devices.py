@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
 from nsyskit.analysis.causes import CAUSES, idle_by_cause
 from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
+from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, length, subtract, union
+from nsyskit.intervals import clip, intersect, length, subtract, union
 from nsyskit.trace import Trace, Window
+
+BUSY_PARTS: Final = ("kernel", "graph", "memcpy", "memset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class DeviceLedger:
     """One GPU's window: ``busy + idle == window``; ``kernel + graph + memcpy + memset == busy``; causes sum to idle.
 
     Attributes:
+        window_ns: what the parts sum to: the window, or the time inside steps.
         graph_ns: whole-graph rows where no kernel row runs; such a row spans its inner gaps and is no kernel time.
         memcpy_ns: copies beside neither; memset_ns: the rest of busy.
         kernel_sum_ns: clipped kernel durations added up; overlap_ns: by how much that exceeds their union.
@@ -28,6 +33,7 @@ class DeviceLedger:
 
     use: GpuUse
     window: Window
+    window_ns: int
     busy_ns: int
     kernel_ns: int
     graph_ns: int
@@ -40,7 +46,7 @@ class DeviceLedger:
 
     @property
     def busy_share(self) -> float:
-        return self.busy_ns / self.window.dur_ns if self.window.dur_ns else 0.0
+        return self.busy_ns / self.window_ns if self.window_ns else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +64,44 @@ def devices(trace: Trace, *, window: Window | None = None) -> DevicesResult:
     if not trace.meta.sources.get("cuda", False):
         raise MissingTableError("CUDA rows", hint="capture with --trace=cuda")
     window = window or default_window(trace)
-    ledgers = [_ledger(trace, use, window) for use in gpu_uses(trace)]
+    ledgers = [device_ledger(trace, use, window) for use in gpu_uses(trace)]
     ledgers.sort(key=lambda ledger: (-ledger.busy_ns, ledger.use.members))
     return DevicesResult(window=window, devices=tuple(ledgers))
 
 
-def _ledger(trace: Trace, use: GpuUse, window: Window) -> DeviceLedger:
+@once_per_trace
+def device_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
+    """Every part of a GPU's window as merged instants: ``BUSY_PARTS`` and ``CAUSES``, disjoint, together the window."""
     ops = clip(ops_of(trace, use).select("start_ns", "end_ns", "kind"), window.start_ns, window.end_ns)
-    by_kind = {kind: ops.filter(pl.col("kind") == kind) for kind in ("kernel", "graph", "memcpy")}
-    kernels, graphs, copies = (union(by_kind[kind]) for kind in ("kernel", "graph", "memcpy"))
-    kernels_and_graphs = union(pl.concat([kernels, graphs]))
-    busy_ns = length(union(ops))
-    kernel_sum_ns = length(by_kind["kernel"])
-    kernel_ns = length(kernels)
-    graph_ns = length(kernels_and_graphs) - kernel_ns
-    memcpy_ns = length(subtract(copies, kernels_and_graphs))
-    idle = idle_by_cause(trace, use, window)
+    pieces, covered = {}, ops.clear().select("start_ns", "end_ns")
+    for kind in BUSY_PARTS:
+        own = union(ops.filter(pl.col("kind") == kind))
+        pieces[kind] = own if covered.is_empty() else subtract(own, covered)
+        covered = own if covered.is_empty() else union(pl.concat([covered, own]))
+    return pieces | idle_by_cause(trace, use, window)
+
+
+def device_ledger(trace: Trace, use: GpuUse, window: Window, *, inside: pl.DataFrame | None = None) -> DeviceLedger:
+    """The ledger of one GPU; with ``inside`` (merged, within the window) of those instants only."""
+    pieces = device_pieces(trace, use, window)
+    kernels = clip(ops_of(trace, use).filter(pl.col("kind") == "kernel"), window.start_ns, window.end_ns)
+    if inside is not None:
+        pieces = {part: intersect(frame, inside) for part, frame in pieces.items()}
+        kernels = intersect(kernels.select("start_ns", "end_ns"), inside)
+    parts = {part: length(frame) for part, frame in pieces.items()}
+    busy_ns, idle = sum(parts[part] for part in BUSY_PARTS), {cause: parts[cause] for cause in CAUSES}
+    kernel_sum_ns = length(kernels)
     return DeviceLedger(
         use=use,
         window=window,
+        window_ns=window.dur_ns if inside is None else length(inside),
         busy_ns=busy_ns,
-        kernel_ns=kernel_ns,
-        graph_ns=graph_ns,
-        memcpy_ns=memcpy_ns,
-        memset_ns=busy_ns - kernel_ns - graph_ns - memcpy_ns,
-        idle_ns=window.dur_ns - busy_ns,
+        kernel_ns=parts["kernel"],
+        graph_ns=parts["graph"],
+        memcpy_ns=parts["memcpy"],
+        memset_ns=parts["memset"],
+        idle_ns=sum(idle.values()),
         kernel_sum_ns=kernel_sum_ns,
-        overlap_ns=kernel_sum_ns - kernel_ns,
-        idle={cause: length(idle[cause]) for cause in CAUSES},
+        overlap_ns=kernel_sum_ns - parts["kernel"],
+        idle=idle,
     )

@@ -22,11 +22,11 @@ from typing import Final, Literal
 
 import polars as pl
 
-from nsyskit.analysis.hotspots import kernel_facts
-from nsyskit.analysis.launch import captures, launch_calls
-from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, api_names, call_classes, op_calls
 from nsyskit.analysis.causes import classified_os_calls
+from nsyskit.analysis.hotspots import kernel_facts
+from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, captures, launch_calls
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
 from nsyskit.intervals import assign, covered_ns, union
 from nsyskit.trace import Trace
 
@@ -60,12 +60,14 @@ class StepsFound:
         torn: forward passes cut by an edge of the trace; they are not in ``steps``.
         n_vocab: size of the vocabulary as the logits copies tell it, None without logits.
         why_none: why there are no steps at all, None when there are some.
+        input_copies: rows of the trace's ``memcpys`` that upload user inputs.
     """
 
     steps: pl.DataFrame
     torn: int
     n_vocab: int | None
     why_none: str | None
+    input_copies: pl.Series
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class _Upload:
     done: int
     size: int
     device: int
+    row: int  # in the trace's memcpys
 
 
 @dataclass(slots=True)
@@ -125,19 +128,48 @@ def find_steps(trace: Trace) -> StepsFound:
     """Find every step of every driver thread. A trace that is no llama.cpp run has none, and says why."""
     why_none = _no_llama(trace)
     if why_none:
-        return StepsFound(_frame([]), 0, None, why_none)
+        return StepsFound(_frame([]), 0, None, why_none, pl.Series(dtype=pl.Int64))
     rows: list[dict[str, object]] = []
     torn = 0
+    inputs: list[int] = []
     vocabulary: int | None = None
     for key, events in _events(trace).group_by("pid", "tid", maintain_order=True):
         passes, lost = _passes(events)
         torn += lost
         vocabulary = _n_vocab(passes) or vocabulary
-        timed, unfinished = _timed(trace, key, passes, events)
+        inputs += [
+            upload.row for one in passes for segment in one.segments if segment.n_tokens for upload in segment.uploads
+        ]
+        timed, unfinished = _timed(trace, key, passes)
         torn += unfinished
         rows += _described(trace, key, timed)
     steps = _with_cold(trace, _frame(rows))
-    return StepsFound(steps, torn, vocabulary, None if rows else "no ubatch was found: no uploads of positions")
+    why_none = None if rows else "no ubatch was found: no uploads of positions"
+    return StepsFound(steps, torn, vocabulary, why_none, pl.Series(inputs, dtype=pl.Int64))
+
+
+@once_per_trace
+def inside_steps(trace: Trace) -> pl.DataFrame:
+    """The instants inside any step, merged: ``start_ns end_ns``."""
+    return union(find_steps(trace).steps.select(start_ns="begin_ns", end_ns="end_ns"))
+
+
+def step_at(trace: Trace, rows: pl.DataFrame) -> pl.Series:
+    """For rows with ``pid``, ``tid`` and ``start_ns`` (of a call) the index of their thread's step, null outside.
+
+    A row without ``tid``, because its call was lost, belongs to its process's thread where only one takes steps.
+    """
+    found = find_steps(trace).steps
+    result = pl.Series("step", [None], dtype=pl.Int64).new_from_index(0, rows.height)
+    threads = found.select("pid", "tid").unique().sort("pid", "tid")
+    alone = threads.filter(pl.len().over("pid") == 1)["pid"].to_list()
+    for pid, tid in threads.iter_rows():
+        own = found.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
+        at = assign(rows["start_ns"], own.select(start_ns="begin_ns", end_ns="end_ns"))
+        here = (rows["pid"] == pid) & ((rows["tid"] == tid) | (rows["tid"].is_null() & (pid in alone)))
+        indices = pl.DataFrame({"at": at}).select(pl.lit(own["index"]).gather("at")).to_series()
+        result = pl.select(pl.when(here.fill_null(value=False)).then(indices).otherwise(result)).to_series()
+    return result.alias("step")
 
 
 def _frame(rows: list[dict[str, object]]) -> pl.DataFrame:
@@ -174,14 +206,14 @@ def _events(trace: Trace) -> pl.DataFrame:
     ops = ops.with_columns(label=copies["label"][ops["row"]], bytes=copies["bytes"][ops["row"]])
     at = pl.coalesce("call_start_ns", "start_ns")
     kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
-    columns = ["pid", "tid", "at", "done", "kind", "device", "bytes"]
+    columns = ["pid", "tid", "at", "done", "kind", "device", "bytes", "row"]
     moved = ops.with_columns(at=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind).filter(
         pl.col("kind").is_not_null()
     )
     runs = pl.concat([_launches(trace), _orphan_graphs(trace)])
-    breaks = _calls_named(trace, _BREAKS_GROUP).select(
+    breaks = calls_named(trace, _BREAKS_GROUP).select(
         "pid", "tid", at="start_ns", done="end_ns", kind=pl.lit("break"), device=pl.lit(-1, pl.Int32),
-        bytes=pl.lit(0, pl.Int64),
+        bytes=pl.lit(0, pl.Int64), row=pl.lit(-1, pl.Int64),
     )  # fmt: skip
     events = pl.concat([moved.select(columns), runs.select(columns), breaks.select(columns)])
     events = _adopt_orphans(events).sort("pid", "tid", "at", maintain_order=True)
@@ -189,17 +221,19 @@ def _events(trace: Trace) -> pl.DataFrame:
     same &= (pl.col("tid") == pl.col("tid").shift(1)) & (pl.col("pid") == pl.col("pid").shift(1))
     block = (~same.fill_null(value=False)).cum_sum()
     return events.group_by(block.alias("block"), maintain_order=True).agg(
-        pl.col("pid", "tid", "at", "kind", "device", "bytes").first(), pl.col("done").max(), last=pl.col("at").last()
+        pl.col("pid", "tid", "at", "kind", "device", "bytes", "row").first(),
+        pl.col("done").max(),
+        last=pl.col("at").last(),
     )
 
 
 def _launches(trace: Trace) -> pl.DataFrame:
     """Launches of kernels and graphs that did not only record a graph."""
     kernels = launch_calls(trace).filter(~pl.col("captured")).select("pid", "tid", "start_ns", "end_ns")
-    graphs = _calls_named(trace, "^(cuda|cu)GraphLaunch").select("pid", "tid", "start_ns", "end_ns")
+    graphs = calls_named(trace, GRAPH_LAUNCH).select("pid", "tid", "start_ns", "end_ns")
     return pl.concat([kernels, graphs]).select(
         "pid", "tid", at="start_ns", done="end_ns", kind=pl.lit("run"), device=pl.lit(-1, pl.Int32),
-        bytes=pl.lit(0, pl.Int64),
+        bytes=pl.lit(0, pl.Int64), row=pl.lit(-1, pl.Int64),
     )  # fmt: skip
 
 
@@ -207,13 +241,9 @@ def _orphan_graphs(trace: Trace) -> pl.DataFrame:
     """Whole graphs whose launch call was lost: one may be all that a step ran."""
     lost = op_calls(trace).filter((pl.col("kind") == "graph") & pl.col("call").is_null())
     return lost.select(
-        "pid", "tid", at="start_ns", done="start_ns", kind=pl.lit("run"), device="device", bytes=pl.lit(0, pl.Int64)
-    )
-
-
-def _calls_named(trace: Trace, pattern: str) -> pl.DataFrame:
-    names = api_names(trace).filter(pl.col("base_name").str.contains(pattern)).select("name_id")
-    return api_calls(trace).join(names, on="name_id", how="semi", maintain_order="left")
+        "pid", "tid", at="start_ns", done="start_ns", kind=pl.lit("run"), device="device", bytes=pl.lit(0, pl.Int64),
+        row=pl.lit(-1, pl.Int64),
+    )  # fmt: skip
 
 
 def _adopt_orphans(events: pl.DataFrame) -> pl.DataFrame:
@@ -243,14 +273,13 @@ def _passes(events: pl.DataFrame) -> tuple[list[_Pass], int]:
 
 def _segments(events: pl.DataFrame) -> Iterator[_Segment]:
     current = _Segment([], None)
-    for kind, at, last, done, size, device in events.select(
-        "kind", "at", "last", "done", "bytes", "device"
-    ).iter_rows():
+    columns = events.select("kind", "at", "last", "done", "bytes", "device", "row")
+    for kind, at, last, done, size, device, row in columns.iter_rows():
         if kind == "up":
             if current.launched or current.downloads:
                 yield current
                 current = _Segment([], None)
-            current.uploads.append(_Upload(at, done, size, device))
+            current.uploads.append(_Upload(at, done, size, device, row))
             current.uploads = current.uploads[-_MAX_GROUP:]
         elif kind == "break":
             if not current.launched and not current.downloads:
@@ -325,11 +354,9 @@ class _Timed:
     same_batch: bool  # as the step before: nobody waited for that one before handing over this one's inputs
 
 
-def _timed(
-    trace: Trace, key: tuple[object, ...], passes: Sequence[_Pass], events: pl.DataFrame
-) -> tuple[list[_Timed], int]:
+def _timed(trace: Trace, key: tuple[object, ...], passes: Sequence[_Pass]) -> tuple[list[_Timed], int]:
     """When each pass was waited for and where its step ends; passes that nobody waited for are torn."""
-    own = (pl.col("pid") == key[0]) & (pl.col("tid") == key[1])
+    own = _of(key)
     calls = (
         api_calls(trace).select("start_ns", "end_ns", "pid", "tid").filter(call_classes(trace) == "sync").filter(own)
     )
@@ -350,9 +377,14 @@ def _timed(
     return result, torn
 
 
+def _of(key: tuple[object, ...]) -> pl.Expr:
+    """The rows of one thread."""
+    return pl.all_horizontal(pl.col("pid") == pl.lit(key[0]), pl.col("tid") == pl.lit(key[1]))
+
+
 def _op_ends(trace: Trace, key: tuple[object, ...], passes: Sequence[_Pass]) -> list[int]:
     """When the last operation that each pass handed over ended on a GPU; 0 when it left none."""
-    ops = op_calls(trace).filter((pl.col("pid") == key[0]) & (pl.col("tid") == key[1]))
+    ops = op_calls(trace).filter(_of(key))
     spans = pl.DataFrame(
         {"start_ns": [one.begin for one in passes], "end_ns": [one.last_call for one in passes]},
         schema={"start_ns": pl.Int64, "end_ns": pl.Int64},
@@ -475,9 +507,7 @@ def _next_decodes(steps: Sequence[_Timed], outputs: Sequence[int | None], positi
 def _families(trace: Trace, key: tuple[object, ...], steps: Sequence[_Timed]) -> list[str | None]:
     """Which family did most of each step's matrix products: ``vector``, ``matrix``, None where kernels are hidden."""
     facts = kernel_facts(trace).select("name_id", "family", "category")
-    kernels = op_calls(trace).filter(
-        (pl.col("kind") == "kernel") & (pl.col("pid") == key[0]) & (pl.col("tid") == key[1])
-    )
+    kernels = op_calls(trace).filter((pl.col("kind") == "kernel") & _of(key))
     ids = trace.kernels.select("name_id").collect()["name_id"]
     begins = pl.Series([step.one.begin for step in steps], dtype=pl.Int64)
     rows = kernels.select(
@@ -511,7 +541,7 @@ def _with_cold(trace: Trace, steps: pl.DataFrame) -> pl.DataFrame:
     """Mark what belongs to warming up: graph building, module loading, the first step of each phase."""
     builds = pl.concat(
         [
-            _calls_named(trace, _BUILDS).select("pid", "tid", "start_ns"),
+            calls_named(trace, _BUILDS).select("pid", "tid", "start_ns"),
             captures(trace).select("pid", "tid", "start_ns"),
         ]
     ).sort("start_ns")

@@ -9,7 +9,8 @@ import polars as pl
 
 from nsyskit.analysis.devices import devices
 from nsyskit.analysis.gpus import gpu_uses
-from nsyskit.analysis.launch import LaunchResult, launch, launch_calls
+from nsyskit.analysis.launch import LaunchResult, launch
+from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.pairing import gpu_ops
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError

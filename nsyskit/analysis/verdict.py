@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nsyskit.analysis.devices import DeviceLedger, DevicesResult
+from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.trust import TrustNote
 from nsyskit.units import human_ns, human_share
@@ -60,28 +61,33 @@ class Verdict:
 
 
 def verdict(
-    devices: DevicesResult | None, *, sync: SyncResult | None, trust: Sequence[TrustNote], offload_ns: int = 0
+    devices: DevicesResult | None,
+    *,
+    sync: SyncResult | None,
+    trust: Sequence[TrustNote],
+    steps: StepsResult | None = None,
 ) -> Verdict:
-    """Judge the GPU with most busy time.
+    """Judge the GPU with most busy time: inside its steps where there are any.
 
     Args:
         devices: the ledgers, None when CUDA was not collected.
         sync: for the sentence that says what the sync share was.
         trust: any error withholds the verdict.
-        offload_ns: host-group idle time between GPU segments of one step.
+        steps: the time inside steps, None where no steps were found.
     """
     errors = [note.message for note in trust if note.level == "error"]
     if errors:
         return Verdict("none", f"No verdict: {errors[0]}.", (), ())
     if devices is None:
         return Verdict("none", "No verdict: CUDA was not collected; capture with --trace=cuda.", (), ())
-    ledger = next(iter(devices.devices), None)
+    ledger = steps.ledger if steps else next(iter(devices.devices), None)
     if ledger is None or ledger.kernel_ns + ledger.graph_ns == 0:
         return Verdict("idle", "idle: no GPU ran a kernel in this window.", (), ())
     groups = group_idle(ledger)
-    bottleneck = _bottleneck(ledger, groups, offload_ns)
+    bottleneck = _bottleneck(ledger, groups, steps.offload_ns if steps else 0)
+    path = "steps.ledger" if steps else "devices[0]"
     sentence = f"{bottleneck}: {_reason(bottleneck, ledger, groups)}{_about_sync(sync)}"
-    return Verdict(bottleneck, sentence, _evidence(ledger, groups, sync), _bounds(ledger))
+    return Verdict(bottleneck, sentence, _evidence(path, ledger, groups, sync), _bounds(ledger))
 
 
 def group_idle(ledger: DeviceLedger) -> dict[str, int]:
@@ -103,7 +109,7 @@ def _bottleneck(ledger: DeviceLedger, groups: dict[str, int], offload_ns: int) -
 
 def _reason(bottleneck: str, ledger: DeviceLedger, groups: dict[str, int]) -> str:
     name = ledger.use.name or f"GPU {ledger.use.device}"
-    busy = f"{name} works {human_share(ledger.busy_share)} of the window"
+    busy = f"{name} works {human_share(ledger.busy_share)} of the time"
     if bottleneck == "gpu-bound":
         return f"{busy}; only faster kernels or fewer of them help."
     if bottleneck == "copy-bound":
@@ -126,14 +132,14 @@ def _about_sync(sync: SyncResult | None) -> str:
     )
 
 
-def _evidence(ledger: DeviceLedger, groups: dict[str, int], sync: SyncResult | None) -> tuple[Evidence, ...]:
+def _evidence(path: str, ledger: DeviceLedger, groups: dict[str, int], sync: SyncResult | None) -> tuple[Evidence, ...]:
     causes = GROUPS[next(iter(groups))]
     figures = [
-        Evidence("devices[0].window_ns", ledger.window.dur_ns),
-        Evidence("devices[0].busy_ns", ledger.busy_ns),
-        Evidence("devices[0].idle_ns", ledger.idle_ns),
-        Evidence("devices[0].memcpy_ns", ledger.memcpy_ns),
-        *(Evidence(f"devices[0].idle.{cause}", ledger.idle[cause]) for cause in causes),
+        Evidence(f"{path}.window_ns", ledger.window_ns),
+        Evidence(f"{path}.busy_ns", ledger.busy_ns),
+        Evidence(f"{path}.idle_ns", ledger.idle_ns),
+        Evidence(f"{path}.memcpy_ns", ledger.memcpy_ns),
+        *(Evidence(f"{path}.idle.{cause}", ledger.idle[cause]) for cause in causes),
     ]
     if sync is not None:
         figures += [Evidence("sync.share_of_api", sync.share_of_api), Evidence("sync.wait_share", sync.wait_share)]
@@ -141,7 +147,7 @@ def _evidence(ledger: DeviceLedger, groups: dict[str, int], sync: SyncResult | N
 
 
 def _bounds(ledger: DeviceLedger) -> tuple[Bound, ...]:
-    total = ledger.window.dur_ns
+    total = ledger.window_ns
     parts = {cause: ns for cause, ns in ledger.idle.items() if ns}
     ordered = sorted(parts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(Bound(cause, total / (total - ns) if total > ns else None) for cause, ns in ordered)

@@ -20,7 +20,7 @@ from nsyskit.cli.options import (
 
 # spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
 CHOICES = (
-    "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "verdict",
+    "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "steps", "phases", "verdict",
     "api_sum", "osrt_sum", "kernel_sum", "kern_exec_sum", "mem_time_sum", "mem_size_sum", "nvtx_sum",
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ nsyskit analyze trace.sqlite --html report.html
 @trace_argument
 @click.option("-a", "--analysis", "only", multiple=True, type=click.Choice(CHOICES), help="Only this (repeatable).")
 @click.option(
-    "--window", default=None, metavar="all|gpu|START:END",
+    "--window", default=None, metavar="all|gpu|steady|START:END",
     help="What to look at. Times take ns, us, ms or s; + counts from the first GPU operation.",
 )  # fmt: skip
 @click.option("--format", "fmt", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)

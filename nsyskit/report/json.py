@@ -19,6 +19,7 @@ from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.step_costs import PhaseCost, StepsResult
 from nsyskit.analysis.sums import EXEC_STATISTICS, SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
@@ -184,7 +185,7 @@ def _device(ledger: DeviceLedger) -> dict[str, Any]:
         "name": ledger.use.name,
         "processes": list(ledger.use.pids),
         "device": ledger.use.device,
-        "window_ns": ledger.window.dur_ns,
+        "window_ns": ledger.window_ns,
         "busy_ns": ledger.busy_ns,
         "kernel_ns": ledger.kernel_ns,
         "graph_ns": ledger.graph_ns,
@@ -226,6 +227,33 @@ def _add_gaps(documents: list[dict[str, Any]], devices: DevicesResult, gaps: Gap
             for row in found.longest.iter_rows(named=True)
         ]  # fmt: skip
         target["gap_hist"] = _rows(found.hist)
+
+
+@section.register
+def _steps(result: StepsResult) -> Any:
+    return {
+        "count": result.steps.height,
+        "torn": result.torn,
+        "window": _window(result.window),
+        "ledger": _device(result.ledger),
+        "offload_ns": result.offload_ns,
+        "by_phase": {phase: _phase(cost) for phase, cost in result.by_phase.items()},
+        "slowest": _rows(result.slowest),
+        "prompt_cost_ms": result.prompt_cost_ms,
+        "steps": _rows(result.steps),
+    }
+
+
+def _phase(cost: PhaseCost) -> dict[str, Any]:
+    return {
+        "count": cost.count,
+        "tokens": cost.tokens,
+        "outputs": cost.outputs,
+        "periods": cost.periods,
+        "ms_per_token": dict(cost.ms_per_token),
+        "tokens_per_s": cost.tokens_per_s,
+        "per_token": {"ledger": dict(cost.ledger), "categories": dict(cost.categories), **cost.counts},
+    }
 
 
 @section.register

@@ -30,6 +30,7 @@ from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
@@ -44,8 +45,9 @@ TITLES: Final = {
 _LEVEL_STYLE: Final = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
+_SLOW: Final = 1.5
 _ORDER: Final = (
-    "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum", "quant_sum",
+    "steps", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum", "quant_sum",
     "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
     "kern_exec_sum",
 )  # fmt: skip
@@ -196,12 +198,12 @@ def _devices(result: DevicesResult, layout: Layout) -> RenderableType | None:
 
 def _device(ledger: DeviceLedger, width: int) -> RenderableType:
     name = ledger.use.name or f"GPU {ledger.use.device} of process {ledger.use.pids[0]}"
-    title = f"{printable(name)}: busy {human_share(ledger.busy_share)} of {human_ns(ledger.window.dur_ns)}"
+    title = f"{printable(name)}: busy {human_share(ledger.busy_share)} of {human_ns(ledger.window_ns)}"
     busy = {
         "kernel": ledger.kernel_ns, "graph": ledger.graph_ns, "memcpy": ledger.memcpy_ns, "memset": ledger.memset_ns,
     }  # fmt: skip
     parts = busy | {f"idle: {cause}": ledger.idle[cause] for cause in CAUSES}
-    return _ledger_block(title, parts, ledger.window.dur_ns, width)
+    return _ledger_block(title, parts, ledger.window_ns, width)
 
 
 @block_of.register
@@ -243,6 +245,37 @@ def _bar(parts: Mapping[str, int], total: int, width: int) -> Text:
 
 def _part(name: str) -> str:
     return name.removeprefix("idle: ").split(" (")[0]
+
+
+@block_of.register
+def _steps(result: StepsResult, layout: Layout) -> RenderableType | None:
+    torn = f", {result.torn} torn at the edges" if result.torn else ""
+    head = Text(f"Steps: {human_count(result.steps.height)} in the window{torn}", style="bold")
+    blocks: list[RenderableType] = [head]
+    for cost in result.by_phase.values():
+        blocks += _phase(cost)
+    if result.prompt_cost_ms is not None:
+        blocks.append(Text(f"A prompt chunk delays the other slots' token by {result.prompt_cost_ms:.2f} ms (median)"))
+    for row in result.slowest.filter(pl.col("times") >= _SLOW).iter_rows(named=True):
+        told = f"  step {row['index']} ({row['phase']}) took {row['times']:.1f}× the median: {row['cause']}"
+        blocks.append(_clipped(told, layout.width, style="dim"))
+    return Group(*blocks)
+
+
+def _phase(cost: PhaseCost) -> list[RenderableType]:
+    quantiles = " ".join(f"{name} {value:.3f}" for name, value in cost.ms_per_token.items() if value is not None)
+    rate = "" if cost.tokens_per_s is None else f"{cost.tokens_per_s:,.1f} tokens/s, "
+    counts = f"{human_count(cost.count)} steps, {human_count(cost.tokens)} tokens"
+    lines: list[RenderableType] = [Text(f"{cost.phase}: {rate}{counts}; ms/token {quantiles or '–'}")]
+    total = sum(cost.ledger.values())
+    if total:
+        parts = sorted(cost.ledger.items(), key=lambda item: (-item[1], LEDGER_PARTS.index(item[0])))
+        told = ", ".join(f"{part} {human_ns(ns)}" for part, ns in parts if ns >= _SMALL_SHARE * total)
+        lines.append(Padding(Text(f"per token: {told}"), (0, 0, 0, 2)))
+        categories = ", ".join(f"{name} {human_ns(ns)}" for name, ns in list(cost.categories.items())[:5])
+        if categories:
+            lines.append(Padding(Text(f"kernels: {categories}"), (0, 0, 0, 2)))
+    return lines
 
 
 @block_of.register

@@ -1,0 +1,55 @@
+"""Launch calls, and which of them only recorded a graph."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import api_calls, api_names
+from nsyskit.intervals import assign
+from nsyskit.trace import Trace
+
+LAUNCH: Final = "^(cuda|cu)Launch"
+GRAPH_LAUNCH: Final = "^(cuda|cu)GraphLaunch"
+
+
+@once_per_trace
+def calls_named(trace: Trace, pattern: str) -> pl.DataFrame:
+    """The rows of ``api_calls`` whose base name matches a regular expression."""
+    names = api_names(trace).filter(pl.col("base_name").str.contains(pattern)).select("name_id")
+    return api_calls(trace).join(names, on="name_id", how="semi", maintain_order="left")
+
+
+@once_per_trace
+def launch_calls(trace: Trace) -> pl.DataFrame:
+    """Kernel launch calls: ``start_ns end_ns pid tid captured`` (whether they only recorded into a graph)."""
+    calls = calls_named(trace, LAUNCH)
+    recordings = captures(trace)
+    frames = [
+        rows.with_columns(captured=assign(rows["start_ns"], _of_thread(recordings, key)).is_not_null())
+        for key, rows in calls.group_by("pid", "tid", maintain_order=True)
+    ]
+    return pl.concat(frames).sort("start_ns") if frames else calls.with_columns(captured=pl.lit(value=False))
+
+
+@once_per_trace
+def captures(trace: Trace) -> pl.DataFrame:
+    """Stream captures: ``pid tid start_ns end_ns``, from the end of the begin call to the start of the end call."""
+    names = api_names(trace)
+    begin = names.filter(pl.col("base_name").str.contains("StreamBeginCapture"))["name_id"]
+    end = names.filter(pl.col("base_name").str.contains("StreamEndCapture"))["name_id"]
+    calls = api_calls(trace).filter(pl.col("name_id").is_in(pl.concat([begin, end]).implode()))
+    begins = pl.col("name_id").is_in(begin.implode())
+    thread = ["pid", "tid"]
+    ends_next = (~begins).shift(-1).over(thread)
+    following = pl.col("start_ns").shift(-1).over(thread)
+    return (
+        calls.select("pid", "tid", start_ns=pl.col("end_ns"), end_ns=following, opens=begins & ends_next)
+        .filter("opens").drop("opens")
+    )  # fmt: skip
+
+
+def _of_thread(rows: pl.DataFrame, key: tuple[object, ...]) -> pl.DataFrame:
+    return rows.filter((pl.col("pid") == key[0]) & (pl.col("tid") == key[1]))
