@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from nsyskit.capture.address import option
 from nsyskit.capture.plan import profile_argv, stop_argv
-from nsyskit.capture.run import Run, launch_error, missing_rep, wait_for_exit
+from nsyskit.capture.run import TRIES, Run, launch_error, missing_rep, nsys_stumbled, try_again, wait_for_exit
 from nsyskit.errors import CaptureError, NsyskitError
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ def run_program(run: Run) -> None:
         CaptureError: it could not be started.
         NsysError: nsys wrote no rep file.
     """
+    for _ in range(TRIES - 1):
+        _run_once(run)
+        if run.nsys is None or run.folder.rep.exists() or not nsys_stumbled(run):
+            return _check_rep(run)
+        try_again(run)
+    _run_once(run)
+    return _check_rep(run)
+
+
+def _run_once(run: Run) -> None:
     argv = run.config.program if run.nsys is None else profile_argv(run.config, run.nsys)
     run.mark("begin")
     with run.folder.program_err.open("wb") as err:
@@ -43,7 +53,6 @@ def run_program(run: Run) -> None:
         finally:
             run.returncode = process.poll()
             run.mark("end")
-    _check_rep(run)
 
 
 def _start(run: Run, argv: tuple[str, ...], err: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nsyskit.capture.secrets import hide_secrets
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nsyskit.runfolder import RunFolder
     from nsyskit.trace import Trace
 
+TRIES = 3
 _ERROR_WORDS = ("error", "fail", "unable", "cannot", "could not", "exception", "terminate called", "no such", "invalid")
 
 
@@ -115,6 +116,40 @@ def launch_error(run: Run) -> NsyskitError | None:
     if "Program not found" in said:
         return CaptureError(f"{run.config.program[0]} was not found by nsys", hint="give its full path")
     return None
+
+
+def nsys_stumbled(run: Run) -> bool:
+    """Whether nsys failed by itself before it launched anything: about one launch in thirty of 2022.4 does.
+
+    Its agent races with its command line: an exception of its own, or a connection that is reset.
+    """
+    said = [line for log in (run.folder.program_out, run.folder.program_err) for line in text_lines(log)]
+    own = (
+        "Throw in function",
+        "Dynamic exception type",
+        "std::exception::what",
+        "[boost::",
+        "[QuadD",
+        "Connection reset",
+    )
+    return bool(said) and all(line.strip().startswith(own) or "QuadD" in line for line in said)
+
+
+def try_again(run: Run) -> None:
+    """Prepare another try of the same under a new session name; nothing of the last one is left."""
+    run.processes.end_all()
+    name = run.config.session
+    run.config = replace(run.config, session=f"{name}-again")
+    run.note("nsys failed by itself before it launched the program, and was tried again")
+
+
+def text_lines(log: Path) -> list[str]:
+    """The lines of a short log that are not blank."""
+    try:
+        text = log.read_bytes()[:65536].decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
 
 
 def missing_rep(run: Run, said: str) -> NsyskitError:

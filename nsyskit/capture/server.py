@@ -11,7 +11,7 @@ from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.interrupts import Interrupted
 from nsyskit.capture.load import Clock, Load
 from nsyskit.capture.plan import launch_argv, shutdown_argv, start_argv, stop_argv
-from nsyskit.capture.run import Run, last_errors, launch_error, missing_rep
+from nsyskit.capture.run import TRIES, Run, last_errors, launch_error, missing_rep, nsys_stumbled, try_again
 from nsyskit.errors import CaptureError, NsysError
 
 if TYPE_CHECKING:
@@ -36,7 +36,16 @@ def run_server(run: Run) -> None:
     """
     assert run.config.address is not None  # noqa: S101  complete_program gives every server one
     check_port_free(run.config.address)
-    server = Server(run, run.config.address)
+    for _ in range(TRIES - 1):
+        try:
+            return _run_once(Server(run, run.config.address))
+        except NsysStumbledError:
+            try_again(run)
+    return _run_once(Server(run, run.config.address))
+
+
+def _run_once(server: Server) -> None:
+    run = server.run
     server.launch()
     try:
         server.wait_ready()
@@ -51,17 +60,21 @@ def run_server(run: Run) -> None:
             server.close()
 
 
+class NsysStumbledError(NsysError):
+    """nsys failed before it launched the program; another try may do."""
+
+
 class Server:
     """One server under one nsys session; without a profile, the same without nsys."""
 
     def __init__(self, run: Run, address: Address) -> None:
-        self._run = run
+        self.run = run
         self._address = address
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
         """Start the server, its output going to the run folder."""
-        run = self._run
+        run = self.run
         argv = run.config.program if run.nsys is None else launch_argv(run.config, run.nsys)
         run.mark("begin")
         with run.folder.program_out.open("wb") as out, run.folder.program_err.open("wb") as err:
@@ -77,7 +90,7 @@ class Server:
         Raises:
             CaptureError: the server died or took too long.
         """
-        run = self._run
+        run = self.run
         begin = time.monotonic()
         last = "no answer yet"
         with run.ui.stage("waiting for the server to load its model") as advance:
@@ -101,7 +114,7 @@ class Server:
         Raises:
             CaptureError: another process listens on its port.
         """
-        pids = [process.pid for process in self._run.processes.program()]
+        pids = [process.pid for process in self.run.processes.program()]
         if listens(pids, self._address.port) is False:
             raise CaptureError(
                 f"another process than this capture's server listens on port {self._address.port}",
@@ -114,7 +127,7 @@ class Server:
         Raises:
             CaptureError: no warm-up request succeeded.
         """
-        run = self._run
+        run = self.run
         wanted = config.warmup
         with run.ui.stage("warming up") as advance:
             load = Load(
@@ -139,7 +152,7 @@ class Server:
             CaptureError: the server died inside.
             NsysError: nsys could not start or stop.
         """
-        run = self._run
+        run = self.run
         self._start()
         run.mark("window_begin")
         try:
@@ -153,7 +166,7 @@ class Server:
 
     def wait_for_traffic(self) -> None:
         """Let the user's own traffic come, until Ctrl-C or for the time asked."""
-        run = self._run
+        run = self.run
         span = run.config.wait_s
         begin = time.monotonic()
         try:
@@ -174,7 +187,7 @@ class Server:
         Raises:
             CaptureError: not one request succeeded.
         """
-        run = self._run
+        run = self.run
         config = run.config.load
         assert config is not None  # noqa: S101  there is a load to drive
         samples = run.samples = ServerSamples()
@@ -201,7 +214,7 @@ class Server:
 
     def close(self) -> None:
         """End the server: SIGTERM, SIGKILL after the grace; then whatever nsys left."""
-        run = self._run
+        run = self.run
         process = self._process
         if process is None:
             return
@@ -221,7 +234,7 @@ class Server:
             run.tell_nsys(shutdown_argv(run.config, run.nsys))
 
     def _start(self) -> None:
-        run = self._run
+        run = self.run
         if run.nsys is None:
             return
         argv = start_argv(run.config, run.nsys)
@@ -237,7 +250,7 @@ class Server:
                 time.sleep(0.3)
 
     def _stop(self) -> None:
-        run = self._run
+        run = self.run
         if run.nsys is None:
             return
         if not self.alive():  # nsys ends the session by itself, and writes what it has
@@ -251,9 +264,11 @@ class Server:
             run.note(f"nsys stop ended with {code}: {_last(said)}")
 
     def _death(self, when: str) -> CaptureError | NsysError:
-        run = self._run
+        run = self.run
         if self._process is not None:
             run.returncode = self._process.poll()
+        if run.nsys is not None and nsys_stumbled(run):
+            return NsysStumbledError("nsys failed before it launched the server", hint=f"see {run.folder.program_err}")
         complaint = launch_error(run) if when.startswith("before") else None
         if isinstance(complaint, CaptureError | NsysError):
             run.returncode = None  # nsys's code, not the program's

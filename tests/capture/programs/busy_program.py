@@ -1,5 +1,6 @@
 """Sleeps and opens files for some seconds: something for the OS runtime trace. --deaf ignores SIGTERM and SIGINT."""
 
+import os
 import signal
 import sys
 import time
@@ -8,7 +9,8 @@ if "--deaf" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 end = time.monotonic() + float(sys.argv[1])
-print("begun", flush=True)
+sys.stdout.write("begun\n")
+sys.stdout.flush()
 while time.monotonic() < end:
     time.sleep(0.01)
-    open("/dev/null").close()
+    os.close(os.open("/dev/null", os.O_RDONLY))

@@ -3,7 +3,8 @@
 import os
 import sys
 
-print("error: out of memory", file=sys.stderr)
+sys.stderr.write("error: out of memory\n")
+sys.stderr.flush()
 code = int(sys.argv[1])
 if code < 0:
     os.kill(os.getpid(), -code)

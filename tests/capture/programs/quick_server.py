@@ -1,7 +1,7 @@
 """Poses as llama-server as far as a capture can see: health, completions as a stream, a graceful end.
 
 Switches for faults: --ready-after S, --never-healthy, --crash-after N (requests), --ignore-sigterm, --exit CODE,
---spawn-child, --key-file is ignored.
+--spawn-child.
 """
 
 import argparse
@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count as counter
+from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, required=True)
@@ -26,22 +27,22 @@ parser.add_argument("--spawn-child", action="store_true")
 parser.add_argument("--token-s", type=float, default=0.002)
 parser.add_argument("--api-key-file")
 options = parser.parse_args()
-key = open(options.api_key_file).read().split()[0] if options.api_key_file else None
+key = Path(options.api_key_file).read_text().split()[0] if options.api_key_file else None
 began = time.monotonic()
-served = 0
-lock = threading.Lock()
+served = counter(1)
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         healthy = not options.never_healthy and time.monotonic() - began >= options.ready_after
         if self.path == "/health":
-            self.answer(200 if healthy else 503, {"status": "ok"} if healthy else {"error": {"message": "Loading model"}})
+            self.answer(
+                200 if healthy else 503, {"status": "ok"} if healthy else {"error": {"message": "Loading model"}}
+            )
         else:
             self.answer(404, {})
 
     def do_POST(self):
-        global served
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/tokenize":
             self.answer(200, {"tokens": list(body["content"])})
@@ -49,17 +50,21 @@ class Handler(BaseHTTPRequestHandler):
         if key is not None and self.headers.get("Authorization") != f"Bearer {key}":
             self.answer(401, {"error": {"message": "Invalid API Key"}})
             return
-        with lock:
-            served += 1
-            if options.crash_after and served > options.crash_after:
-                os.abort()
+        if options.crash_after and next(served) > options.crash_after:
+            os.abort()
         self.send_response(200)
         self.end_headers()
         for _ in range(body["n_predict"]):
             time.sleep(options.token_s)
             self.event({"content": "x", "tokens": [1], "stop": False})
         count = len(body["prompt"])
-        timings = {"cache_n": 0, "prompt_n": count, "prompt_ms": 1.0, "predicted_n": body["n_predict"], "predicted_ms": 2.0}
+        timings = {
+            "cache_n": 0,
+            "prompt_n": count,
+            "prompt_ms": 1.0,
+            "predicted_n": body["n_predict"],
+            "predicted_ms": 2.0,
+        }
         self.event({"content": "", "tokens": [], "stop": True, "id_slot": 0, "timings": timings})
 
     def event(self, value):
@@ -73,11 +78,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object):
         pass
 
 
-def end(*_):
+def end(*_: object):
     sys.stderr.write("ending\n")
     sys.stderr.flush()
     os._exit(options.exit)
