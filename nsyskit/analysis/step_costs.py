@@ -119,11 +119,15 @@ def busiest(trace: Trace) -> GpuUse:
 
 def _offload(trace: Trace, use: GpuUse, window: Window, inside: pl.DataFrame) -> int:
     """Idle time for the host between a step's first and last operation on one GPU."""
-    ops = ops_of(trace, use)
-    at = step_at(trace, ops.with_columns(start_ns=_HANDED_OVER))
-    spans = ops.select("start_ns", "end_ns", at).drop_nulls("step").group_by("step").agg(
-        pl.col("start_ns").min(), pl.col("end_ns").max()
-    )  # fmt: skip
+    ops = ops_of(trace, use).with_columns(at=_HANDED_OVER)
+    forwards = find_steps(trace).steps.select(step="index", until="forward_end_ns")
+    spans = (
+        ops.with_columns(step_at(trace, ops.with_columns(start_ns="at")))
+        .join(forwards, on="step", how="inner")
+        .filter(pl.col("at") < pl.col("until"))
+        .group_by("step")
+        .agg(pl.col("start_ns").min(), pl.col("end_ns").max())
+    )
     pieces = device_pieces(trace, use, window)
     host = union(pl.concat([pieces[cause] for cause in ("host", "os", "blocked")]))
     return length(intersect(intersect(host, inside), union(spans)))
