@@ -488,10 +488,18 @@ def step_facts(facts: Facts) -> list[Json]:
         purpose: _per_step(ops, copies & (ops["purpose"] == at), n, ops["bytes"])
         for at, purpose in enumerate(w.PURPOSES)
     }
+    begins = set(zip(api["thread"].tolist(), api["start"].tolist(), strict=True)) if n else set()
     rows = []
     for at, step in enumerate(steps):
         sizes = {purpose: values[at] for purpose, values in moved.items() if values[at]}
-        rows.append({**_step(step, layout), **{name: v[at] for name, v in counts.items()}, "bytes": sizes})
+        rows.append(
+            {
+                **_step(step, layout),
+                "begin_in_file": (step.thread, step.begin) in begins,
+                **{name: v[at] for name, v in counts.items()},
+                "bytes": sizes,
+            }
+        )
     return rows
 
 
