@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from decimal import ROUND_HALF_UP, Decimal
 
 from nsyskit.errors import UsageError
 
@@ -11,13 +12,18 @@ _TIME_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_
 _DURATION = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(ns|us|µs|ms|s)?")
 
 
+def rounded(value: float, digits: int) -> str:
+    """A decimal rounded half up, as ``nsys stats`` prints them: 0.25 is ``0.3``, which Python's own format makes 0.2."""
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
+
+
 def human_ns(value_ns: float) -> str:
     """A duration with four significant figures: ``999 ns``, ``1.240 µs``, ``18.78 s``."""
     magnitude = abs(value_ns)
     for unit, factor in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if magnitude >= factor * 0.9995:
-            return f"{value_ns / factor:.{_decimals(magnitude / factor)}f} {unit}"
-    return f"{value_ns:.0f} ns"
+            return f"{rounded(value_ns / factor, _decimals(magnitude / factor))} {unit}"
+    return f"{rounded(value_ns, 0)} ns"
 
 
 def human_bytes(value: float) -> str:
@@ -25,8 +31,8 @@ def human_bytes(value: float) -> str:
     magnitude = abs(value)
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if magnitude >= factor * 0.9995:
-            return f"{value / factor:.{_decimals(magnitude / factor)}f} {unit}"
-    return f"{value:.0f} B"
+            return f"{rounded(value / factor, _decimals(magnitude / factor))} {unit}"
+    return f"{rounded(value, 0)} B"
 
 
 def human_count(value: int) -> str:
@@ -36,7 +42,7 @@ def human_count(value: int) -> str:
 
 def human_share(share: float | None) -> str:
     """A share of 0 to 1 as a percentage with one decimal; an absent share as a dash."""
-    return "–" if share is None else f"{share * 100:.1f} %"
+    return "–" if share is None else f"{rounded(share * 100, 1)} %"
 
 
 def parse_duration_ns(text: str) -> tuple[int, bool]:
