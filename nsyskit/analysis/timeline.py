@@ -25,6 +25,7 @@ from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.intervals import clip, complement, covered_ns, intersect, partition, subtract, union
 from nsyskit.trace import Trace, Window
+from nsyskit.units import human_ns
 
 MAX_EVENTS: Final = 50_000
 BASE_COLUMNS: Final = 1024
@@ -458,7 +459,7 @@ def _bubble_landmarks(trace: Trace, window: Window) -> list[Landmark]:
     ]
     order = ("largest", "second largest", "third largest")
     return [
-        Landmark(f"{order[rank]} bubble, on {name}", _with_margin(start, end, window))
+        Landmark(f"{order[rank]} bubble: {human_ns(end - start)} on {name}", _with_margin(start, end, window))
         for rank, (_, start, end, name) in enumerate(sorted(rows)[:BUBBLES])
     ]
 

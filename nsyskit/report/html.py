@@ -15,11 +15,13 @@ import plotly.graph_objects as go
 
 from nsyskit import __version__
 from nsyskit.analysis.analyze import Report
+from nsyskit.analysis.timeline import EventsResult, Timelines
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.overview import overview
 from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotly_js
 from nsyskit.report.page.sections import Sections
 from nsyskit.report.page.tables import count, table, words
+from nsyskit.report.page.timelines import Drawn
 from nsyskit.units import human_ns, printable
 
 Plotly = Literal["inline", "directory"]
@@ -77,13 +79,16 @@ _POLICY: Final = (
 )
 
 
-def render_html(report: Report, *, plotly: Plotly = "inline") -> str:
+def render_html(report: Report, *, timelines: Timelines | None = None, plotly: Plotly = "inline") -> str:
     """A self-contained page; with ``plotly="directory"`` it loads ``plotly.min.js`` from beside it.
 
     Everything that comes from the trace is escaped. The page forbids itself the network.
     """
     made = Sections()
+    drawn = Drawn(made)
     told = [(chapter.anchor, chapter.title, _chapter(chapter, report, made)) for chapter in CHAPTERS]
+    if timelines is not None:
+        told.insert(0, ("timelines", "Timelines", drawn.chapter(timelines)))
     chapters = [chapter for chapter in told if chapter[2]]
     chapters.append(("provenance", "Provenance", _provenance(report)))
     content = [
@@ -91,7 +96,21 @@ def render_html(report: Report, *, plotly: Plotly = "inline") -> str:
         tag("main", overview(report), *(_section(*chapter) for chapter in chapters), id="main"),
         tag("footer", text(f"nsyskit {__version__}")),
     ]
-    return page(report.meta.name, content, made.figures, plotly=plotly)
+    return page(report.meta.name, content, made.figures, plotly=plotly, details=drawn.packets)
+
+
+def render_timeline(name: str, exact: EventsResult, *, plotly: Plotly = "inline") -> str:
+    """A page of one window's events."""
+    made = Sections()
+    drawn = Drawn(made)
+    window = exact.window
+    facts = tag("p", tag("strong", text("nsyskit")), tag("span", text(name)), class_="facts")
+    lead = f"From {window.start_ns:,} ns to {window.end_ns:,} ns of the trace's clock."
+    body = tag(
+        "section", tag("h1", text("Timeline")), tag("p", text(lead), class_="lead"), drawn.only(exact), id="overview"
+    )
+    content = [tag("header", facts), tag("main", body, id="main"), tag("footer", text(f"nsyskit {__version__}"))]
+    return page(name, content, made.figures, plotly=plotly, details=drawn.packets)
 
 
 def page(

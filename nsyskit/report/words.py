@@ -68,3 +68,8 @@ SYNC_CLASSES: Final[dict[str, str]] = {
     "gpu_wait": "waited for a working GPU: healthy",
     "host_bound": "the GPU was idle for most of it",
 }
+
+
+def waiting(cause: str) -> str:
+    """What the CPU does meanwhile, for a cause of idle time."""
+    return PARTS[cause].removeprefix("idle, ")

@@ -12,7 +12,7 @@ from nsyskit.analysis.verdict import Verdict
 from nsyskit.report.page.bars import device_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, tag, text
 from nsyskit.report.palette import PART_COLORS
-from nsyskit.report.words import ADVICE, HEADLINES, PARTS
+from nsyskit.report.words import ADVICE, HEADLINES, waiting
 from nsyskit.units import human_ns, human_share
 
 _MAX_DEVICES: Final = 8
@@ -92,7 +92,7 @@ def _ledgers(report: Report) -> Html:
         pieces.append(tag("h2", text("Where the driving threads' time went")))
         pieces += [thread_bar(thread) for thread in shown_threads]
         pieces += _more(len(threads.threads) - len(shown_threads), "driver threads, under Host")
-    return tag("div", *pieces)
+    return tag("div", *pieces) if pieces else NOTHING
 
 
 def _more(hidden: int, what: str) -> list[Html]:
@@ -120,11 +120,6 @@ def _bounds(verdict: Verdict | None) -> Html:
 def _trust(notes: tuple[TrustNote, ...]) -> Html:
     items = [tag("li", tag("b", text(note.level)), text(f" {note.message}"), class_=note.level) for note in notes]
     return tag("div", tag("h2", text("How far to trust this")), tag("ul", *items, class_="trust")) if items else NOTHING
-
-
-def waiting(cause: str) -> str:
-    """What the CPU does meanwhile, for a cause of idle time."""
-    return PARTS[cause].removeprefix("idle, ")
 
 
 def _capital(sentence: str) -> str:

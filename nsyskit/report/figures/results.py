@@ -1,12 +1,8 @@
-"""One figure an analysis: ``figure(result)`` is a plotly Figure for a notebook, and what the HTML report shows.
-
-Figures carry no colours of a theme: backgrounds are transparent, so that the same figure stands on light and dark.
-"""
+"""Figures of the ledgers, sums and histograms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -24,35 +20,18 @@ from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.analysis.verdict import Verdict
+from nsyskit.report.figures.base import device_name, figure, laid_out, unique_names
 from nsyskit.report.palette import PART_COLORS
-from nsyskit.report.text import shortened
 from nsyskit.report.words import PARTS as PART_WORDS
 from nsyskit.report.words import SYNC_CLASSES, THREAD_PARTS
-from nsyskit.units import human_bytes, human_ns, printable
+from nsyskit.units import human_bytes, human_ns
 
 BUSY_PARTS: Final = ("kernel", "graph", "memcpy", "memset")
 SERIES_COLORS: Final = ("#2a8a5a", "#3a7fc4", "#d0751a", "#9a6ac4", "#b8568f", "#1f8a8a", "#a8702f", "#8a8a8a")
 """For what has no part's colour: copy directions, categories."""
 
-_ROW_PX: Final = 26
 _TOP: Final = 25
-_NAME_CHARACTERS: Final = 48
 _HATCH: Final = "/"
-
-
-@singledispatch
-def figure(result: object) -> go.Figure:
-    """The figure of one result.
-
-    Raises:
-        NotImplementedError: this kind of result has none.
-    """
-    raise NotImplementedError(f"no figure for {type(result).__name__}")
-
-
-def has_figure(result: object) -> bool:
-    """Whether ``figure`` knows this kind of result."""
-    return figure.dispatch(type(result)) is not figure.dispatch(object)
 
 
 @figure.register
@@ -90,7 +69,7 @@ def _verdict(result: Verdict) -> go.Figure:
         customdata=[PART_WORDS[bound.part] for bound in known],
         hovertemplate="without “%{customdata}”: at most %{x:.3f}×<extra></extra>",
     )
-    return _laid_out(go.Figure(bars), rows=len(known), x="at most, times faster", x_range=(1, None))
+    return laid_out(go.Figure(bars), rows=len(known), x="at most, times faster", x_range=(1, None))
 
 
 @figure.register
@@ -109,7 +88,7 @@ def _sync(result: SyncResult) -> go.Figure:
         )
         for row in rows.iter_rows(named=True)
     ]
-    return _laid_out(go.Figure(bars), rows=1, x="ms", barmode="stack", legend=len(bars))
+    return laid_out(go.Figure(bars), rows=1, x="ms", barmode="stack", legend=len(bars))
 
 
 @figure.register
@@ -140,7 +119,7 @@ def _launch(result: LaunchResult) -> go.Figure:
                 customdata=[human_ns(value) for value in known.values()],
                 hovertemplate="%{y} %{text}: %{customdata}<extra></extra>",
             )
-    return _laid_out(drawn, rows=5, x="µs, logarithmic", x_type="log")
+    return laid_out(drawn, rows=5, x="µs, logarithmic", x_type="log")
 
 
 @figure.register
@@ -159,7 +138,7 @@ def _gaps(result: GapsResult) -> go.Figure:
                 hovertemplate="%{customdata[0]} gaps of %{x}: %{customdata[1]}<extra>%{fullData.name}</extra>",
             )
         )
-    return _laid_out(
+    return laid_out(
         go.Figure(bars), rows=10, y="idle ms in gaps of this length", legend=len(bars) if len(bars) > 1 else 0
     )
 
@@ -188,7 +167,7 @@ def _sums(result: SumResult) -> go.Figure:
         customdata=[human_bytes(value) for value in rows["total_bytes"]],
         hovertemplate="%{y}: %{customdata}<extra></extra>",
     )
-    return _laid_out(go.Figure(bars), rows=rows.height, x="bytes")
+    return laid_out(go.Figure(bars), rows=rows.height, x="bytes")
 
 
 @figure.register
@@ -212,7 +191,7 @@ def _copies(result: CopiesResult) -> go.Figure:
         )
     sizes = result.hist.sort("lo_bytes").unique("lo_bytes", maintain_order=True)
     order = [_size_bin(row) for row in sizes.iter_rows(named=True)]
-    _laid_out(drawn, rows=12, x="size", y="copies, logarithmic", legend=keys.height, barmode="stack")
+    laid_out(drawn, rows=12, x="size", y="copies, logarithmic", legend=keys.height, barmode="stack")
     return drawn.update_layout(
         xaxis={"categoryorder": "array", "categoryarray": order, "type": "category"},
         yaxis_type="log",
@@ -236,7 +215,7 @@ def _host_functions(result: HostFunctionsResult) -> go.Figure:
         customdata=[row["cause"] for row in shown],
         hovertemplate="%{y}: %{x} samples of %{customdata}<extra></extra>",
     )
-    return _laid_out(go.Figure(bars), rows=len(shown), x="samples while the GPU idled")
+    return laid_out(go.Figure(bars), rows=len(shown), x="samples while the GPU idled")
 
 
 @figure.register
@@ -252,35 +231,7 @@ def _os_threads(result: OsThreadsResult) -> go.Figure:
         customdata=[human_ns(thread.total_ns) for thread in shown],
         hovertemplate="%{y}: %{customdata}<extra></extra>",
     )
-    return _laid_out(go.Figure(bars), rows=len(shown), x="ms in OS calls (union per thread)")
-
-
-def device_name(ledger: DeviceLedger) -> str:
-    """A GPU's name, or its ordinal and process where the file does not tell its name."""
-    return ledger.use.name or f"GPU {ledger.use.device} of process {ledger.use.pids[0]}"
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Short names for an axis; equal ones get a number, or plotly would put their bars on one another."""
-    seen: dict[str, int] = {}
-    out = []
-    for name in names:
-        short = clipped_name(name)
-        seen[short] = seen.get(short, 0) + 1
-        out.append(short if seen[short] == 1 else f"{short} ({seen[short]})")
-    return out
-
-
-def clipped_name(name: str, characters: int = _NAME_CHARACTERS) -> str:
-    """A name for a figure: printable, without parameters, cut, and not read as markup by plotly."""
-    short = printable(shortened(name))
-    cut = short if len(short) <= characters else f"{short[: characters - 1]}…"
-    return plain(cut)
-
-
-def plain(value: str) -> str:
-    """Text that plotly shows as it is: it reads <b> and its like as markup."""
-    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return laid_out(go.Figure(bars), rows=len(shown), x="ms in OS calls (union per thread)")
 
 
 def _busy_part(ledger: DeviceLedger, part: str) -> int:
@@ -307,7 +258,7 @@ def _stacked(
                 customdata=[human_ns(value) for value in values],
                 hovertemplate="%{y}: %{customdata} %{fullData.name}<extra></extra>",
             )
-    _laid_out(drawn, rows=2 * len(labels), x="ms", barmode="stack", legend=len(drawn.data))
+    laid_out(drawn, rows=2 * len(labels), x="ms", barmode="stack", legend=len(drawn.data))
     return drawn.update_yaxes(autorange="reversed")
 
 
@@ -323,43 +274,7 @@ def _bars(names: Sequence[str], rows: pl.DataFrame, *, color: str, share: str) -
         ],
         hovertemplate="%{y}: %{customdata[0]} (%{customdata[1]}), %{customdata[2]}×<extra></extra>",
     )
-    return _laid_out(go.Figure(bars), rows=rows.height, x="ms")
-
-
-def _laid_out(
-    drawn: go.Figure,
-    *,
-    rows: int,
-    x: str | None = None,
-    y: str | None = None,
-    legend: int = 0,
-    barmode: str = "group",
-    x_type: str | None = None,
-    x_range: tuple[float, float | None] | None = None,
-) -> go.Figure:
-    """The house's layout: height by rows, legend below, nothing but the data."""
-    lines = -(-legend // 3)
-    height = 70 + _ROW_PX * max(rows, 2) + 22 * lines
-    axis: dict[str, Any] = {"title": {"text": x, "standoff": 6}, "automargin": True, "type": x_type}
-    if x_type == "log":
-        axis["dtick"] = 1  # one line a power of ten
-    if x_range:
-        axis |= {"range": list(x_range), "autorange": "max" if x_range[1] is None else False}
-    return drawn.update_layout(
-        template="none",
-        height=height,
-        barmode=barmode,
-        bargap=0.3,
-        showlegend=legend > 0,
-        margin={"l": 8, "r": 16, "t": 8, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        xaxis=axis,
-        yaxis={"title": {"text": y}, "automargin": True, "ticklabelstandoff": 4},
-        hoverlabel={"align": "left"},
-    )
+    return laid_out(go.Figure(bars), rows=rows.height, x="ms")
 
 
 def _length_bin(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,95 @@
+"""What all figures share: the dispatch, names for axes, and the house's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any, Final
+
+import plotly.graph_objects as go
+
+from nsyskit.analysis.devices import DeviceLedger
+from nsyskit.report.text import shortened
+from nsyskit.units import printable
+
+_ROW_PX: Final = 26
+_NAME_CHARACTERS: Final = 48
+
+
+@singledispatch
+def figure(result: object) -> go.Figure:
+    """The figure of one result.
+
+    Raises:
+        NotImplementedError: this kind of result has none.
+    """
+    raise NotImplementedError(f"no figure for {type(result).__name__}")
+
+
+def has_figure(result: object) -> bool:
+    """Whether ``figure`` knows this kind of result."""
+    return figure.dispatch(type(result)) is not figure.dispatch(object)
+
+
+def device_name(ledger: DeviceLedger) -> str:
+    """A GPU's name, or its ordinal and process where the file does not tell its name."""
+    return ledger.use.name or f"GPU {ledger.use.device} of process {ledger.use.pids[0]}"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Short names for an axis; equal ones get a number, or plotly would put their bars on one another."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        short = clipped_name(name)
+        seen[short] = seen.get(short, 0) + 1
+        out.append(short if seen[short] == 1 else f"{short} ({seen[short]})")
+    return out
+
+
+def clipped_name(name: str, characters: int = _NAME_CHARACTERS) -> str:
+    """A name for a figure: printable, without parameters, cut, and not read as markup by plotly."""
+    short = printable(shortened(name))
+    cut = short if len(short) <= characters else f"{short[: characters - 1]}…"
+    return plain(cut)
+
+
+def plain(value: str) -> str:
+    """Text that plotly shows as it is: it reads <b> and its like as markup."""
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def laid_out(
+    drawn: go.Figure,
+    *,
+    rows: int,
+    x: str | None = None,
+    y: str | None = None,
+    legend: int = 0,
+    barmode: str = "group",
+    x_type: str | None = None,
+    x_range: tuple[float, float | None] | None = None,
+) -> go.Figure:
+    """The house's layout: height by rows, legend below, nothing but the data."""
+    lines = -(-legend // 3)
+    height = 70 + _ROW_PX * max(rows, 2) + 22 * lines
+    axis: dict[str, Any] = {"title": {"text": x, "standoff": 6}, "automargin": True, "type": x_type}
+    if x_type == "log":
+        axis["dtick"] = 1  # one line a power of ten
+    if x_range:
+        axis |= {"range": list(x_range), "autorange": "max" if x_range[1] is None else False}
+    return drawn.update_layout(
+        template="none",
+        height=height,
+        barmode=barmode,
+        bargap=0.3,
+        showlegend=legend > 0,
+        margin={"l": 8, "r": 16, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        xaxis=axis,
+        yaxis={"title": {"text": y}, "automargin": True, "ticklabelstandoff": 4},
+        hoverlabel={"align": "left"},
+    )
