@@ -32,7 +32,9 @@ def union(frame: pl.DataFrame, *, by: Sequence[str] = ()) -> pl.DataFrame:
     With ``by`` each group of rows is merged on its own, and the result is sorted by group, then by start.
     """
     keys = list(by)
-    rows = frame.select(*keys, _start, _end).filter(_start < _end).sort(*keys, "start_ns")
+    rows = frame.select(*keys, _start, _end).filter(_start < _end)
+    if keys or not rows.get_column("start_ns").is_sorted():
+        rows = rows.sort(*keys, "start_ns")
     # Row order inside equal starts does not matter: the running maximum of the ends takes care of it.
     reach, before = _end.cum_max(), _end.shift(1)
     if keys:
@@ -73,28 +75,32 @@ def intersect(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
 
     ``rows`` may overlap one another; of two merged frames the result is merged.
     """
+    if rows.is_empty() or merged.is_empty():
+        return rows.clear()
     starts, ends = merged.get_column("start_ns"), merged.get_column("end_ns")
     first = ends.search_sorted(rows.get_column("start_ns"), side="right")
     stop = starts.search_sorted(rows.get_column("end_ns"), side="left")
-    # Rows without a piece must go before explode: Polars 1 makes a row of an empty list, Polars 2 none.
+    places = rows.with_columns(_signed(first).alias("_first"), _signed(stop).alias("_stop")).filter(
+        pl.col("_first") < pl.col("_stop")
+    )
+    # Most rows meet one piece; making lists for them would cost more than all the rest.
+    several = places.get_column("_stop") - places.get_column("_first") > 1
+    if several.any():
+        places = places.with_columns(pl.int_ranges("_first", "_stop").alias("_first")).explode("_first")
     return (
-        rows.with_columns(_signed(first).alias("_first"), _signed(stop).alias("_stop"))
-        .filter(pl.col("_first") < pl.col("_stop"))
-        .with_columns(pl.int_ranges("_first", "_stop").alias("_piece"))
-        .explode("_piece")
-        .with_columns(
-            pl.max_horizontal(_start, pl.lit(starts).gather("_piece")).alias("start_ns"),
-            pl.min_horizontal(_end, pl.lit(ends).gather("_piece")).alias("end_ns"),
+        places.with_columns(
+            pl.max_horizontal(_start, pl.lit(starts).gather("_first")).alias("start_ns"),
+            pl.min_horizontal(_end, pl.lit(ends).gather("_first")).alias("end_ns"),
         )
-        .drop("_first", "_stop", "_piece")
+        .drop("_first", "_stop")
         .filter(_start < _end)
     )
 
 
 def subtract(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
     """Each row cut down to what a merged frame leaves uncovered; as `intersect` otherwise."""
-    if rows.is_empty():
-        return rows
+    if rows.is_empty() or merged.is_empty():
+        return rows.filter(_start < _end)
     low, high = rows.get_column("start_ns").min(), rows.get_column("end_ns").max()
     return intersect(rows, complement(merged, int(low), int(high)))  # type: ignore[arg-type]
 

@@ -69,6 +69,11 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 }
 """What ``--analysis`` offers -> the sections it shows."""
 
+OVERVIEW: Final = tuple(
+    name for name in (*SECTIONS, "verdict") if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum"}
+)
+"""Sections of the report that a person reads first: without those that a sharper section says better."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -88,12 +93,12 @@ def analyze(
     window: Window | None = None,
     rules: KernelRules | None = None,
 ) -> Report:
-    """Run the analyses named in ``only`` (keys of ``CHOICES``; all when empty).
+    """Run the analyses named in ``only`` (keys of ``CHOICES`` or sections; all when empty).
 
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
     kernel catalogue.
     """
-    wanted = {section for choice in only for section in CHOICES[choice]} or {*SECTIONS, "verdict"}
+    wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {*SECTIONS, "verdict"}
     notes = trust(trace, window=window)
     sections = {
         name: _or_none(partial(run, rules=rules) if name in _BY_CATALOGUE else run, trace, window)

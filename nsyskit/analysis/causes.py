@@ -25,17 +25,44 @@ _SPAN: Final = ("start_ns", "end_ns")
 @once_per_trace
 def idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     """The instants of the window at which the GPU did nothing: cause -> merged ``start_ns end_ns``."""
+    whole = _whole(trace)
+    drivers = _drivers(trace, use, window)
+    if whole == window or _needs_window(trace, use) or not drivers.equals(_drivers(trace, use, whole)):
+        return _idle_by_cause(trace, use, window, drivers)
+    # the same threads, so the same causes: cut them out of the whole instead of working them out again
+    causes = idle_by_cause(trace, use, whole)
+    return {cause: clip(instants, window.start_ns, window.end_ns) for cause, instants in causes.items()}
+
+
+def _whole(trace: Trace) -> Window:
+    """From the first row of calls and operations to the last."""
+    spans = pl.concat([frame.select(_SPAN) for frame in (api_calls(trace), gpu_ops(trace))])
+    return Window("all", int(spans["start_ns"].min() or 0), int(spans["end_ns"].max() or 0))  # type: ignore[arg-type]
+
+
+def _needs_window(trace: Trace, use: GpuUse) -> bool:
+    """Whether an unknown stretch may depend on where the window cuts it: those before orphans do."""
+    return ops_of(trace, use)["call"].null_count() > 0
+
+
+def _drivers(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
+    """The threads that feed the GPU in the window: ``pid tid``."""
+    return feeds(trace, window).filter(pl.col("use") == gpu_uses(trace).index(use)).select("pid", "tid")
+
+
+def _idle_by_cause(trace: Trace, use: GpuUse, window: Window, drivers: pl.DataFrame) -> dict[str, pl.DataFrame]:
     left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
     parts = {}
-    for cause, layer in _layers(trace, use, window, left):
+    for cause, layer in _layers(trace, use, window, left, drivers):
         parts[cause] = union(intersect(left, layer))
         left = subtract(left, layer)
     return parts | {"host": left}
 
 
-def _layers(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+def _layers(
+    trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, drivers: pl.DataFrame
+) -> list[tuple[str, pl.DataFrame]]:
     """Every cause but the last, in order, as merged instants of the window."""
-    drivers = feeds(trace, window).filter(pl.col("use") == gpu_uses(trace).index(use)).select("pid", "tid")
     calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
     calls = clip(_of_threads(calls, drivers), window.start_ns, window.end_ns)
     os_calls = clip(_of_threads(classified_os_calls(trace), drivers), window.start_ns, window.end_ns)
@@ -85,12 +112,19 @@ def _unknown(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, call
     """Instants that this file cannot explain."""
     if api_calls(trace).is_empty():
         return span(window.start_ns, window.end_ns)
-    pieces = [clip(lost_graph_launches(trace, use.pids), window.start_ns, window.end_ns).select(_SPAN)]
+    lost = lost_graph_launches(trace, use.pids).join(_elsewhere(trace, use, window), on=["pid", "tid"], how="anti")
+    pieces = [clip(lost, window.start_ns, window.end_ns).select(_SPAN)]
     orphans = ops_of(trace, use).filter(pl.col("call").is_null())
     if not orphans.is_empty():
         before_orphans = idle.filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
         pieces.append(subtract(before_orphans, union(calls)).select(_SPAN))
     return union(pl.concat(pieces))
+
+
+def _elsewhere(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
+    """Threads that feed other GPUs and not this one: what they launched and lost did not run here."""
+    here = _drivers(trace, use, window)
+    return feeds(trace, window).select("pid", "tid").unique().join(here, on=["pid", "tid"], how="anti")
 
 
 @once_per_trace

@@ -55,7 +55,8 @@ def gaps(trace: Trace, *, window: Window | None = None, top: int = 10) -> GapsRe
 def _gaps(trace: Trace, use: GpuUse, window: Window, top: int) -> DeviceGaps:
     idle = complement(busy_of(trace, use), window.start_ns, window.end_ns)
     idle = idle.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
-    longest = idle.sort(["dur_ns", "start_ns"], descending=[True, False]).head(top)
+    enough = idle["dur_ns"].top_k(min(top, idle.height)).min() or 0
+    longest = idle.filter(pl.col("dur_ns") >= enough).sort(["dur_ns", "start_ns"], descending=[True, False]).head(top)
     causes = idle_by_cause(trace, use, window)
     longest = longest.with_columns(covered_ns(longest, causes[cause]).alias(cause) for cause in CAUSES)
     return DeviceGaps(use, _with_neighbours(trace, use, longest), _histogram(idle))

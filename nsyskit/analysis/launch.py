@@ -115,7 +115,7 @@ def launch_pairs(trace: Trace) -> pl.DataFrame:
     """Kernels with their launch calls: ``call call_start_ns api_ns queue_ns kern_ns total_ns`` and op columns."""
     pairs = op_calls(trace).filter((pl.col("kind") == "kernel") & pl.col("call").is_not_null())
     wait = pl.col("start_ns") - pl.col("call_end_ns")
-    first_of_call = pl.int_range(pl.len()).over("call") == 0
+    first_of_call = pl.col("call").is_first_distinct()
     return pairs.with_columns(
         api_ns=pl.col("call_end_ns") - pl.col("call_start_ns"),
         # the wait of a replay's later nodes holds the work of its earlier ones
@@ -146,5 +146,6 @@ def _quantiles(values: pl.Series) -> Quantiles:
     known = values.drop_nulls()
     if known.is_empty():
         return Quantiles(None, None, None, None)
+    known = known.sort()  # once for all quantiles
     p50, p90, p99 = (int(known.quantile(q, interpolation="nearest") or 0) for q in (0.5, 0.9, 0.99))
     return Quantiles(p50, p90, p99, float(known.mean()))  # type: ignore[arg-type]

@@ -27,6 +27,8 @@ def launch_calls(trace: Trace) -> pl.DataFrame:
     """Kernel launch calls: ``start_ns end_ns pid tid captured`` (whether they only recorded into a graph)."""
     calls = calls_named(trace, LAUNCH)
     recordings = captures(trace)
+    if recordings.is_empty():
+        return calls.with_columns(captured=pl.lit(value=False))
     frames = [
         rows.with_columns(captured=assign(rows["start_ns"], _of_thread(recordings, key)).is_not_null())
         for key, rows in calls.group_by("pid", "tid", maintain_order=True)

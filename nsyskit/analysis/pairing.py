@@ -18,6 +18,7 @@ from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
 Kind = pl.Enum(list(OP_KINDS))
+_DENSE: Final = 8
 _OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id")
 
 
@@ -59,10 +60,37 @@ def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:
     The ids of one process are distinct among its calls; a damaged file may repeat one, then the first call counts.
     """
     calls = api_calls(trace).select("pid", "correlation_id", call=pl.int_range(pl.len(), dtype=pl.Int64))
-    calls = calls.drop_nulls("correlation_id").unique(["pid", "correlation_id"], keep="first", maintain_order=False)
-    return rows.select("pid", "correlation_id").join(
-        calls, on=["pid", "correlation_id"], how="left", maintain_order="left"
-    )["call"]
+    calls = calls.drop_nulls("correlation_id")
+    pids = rows["pid"].unique().drop_nulls().to_list()
+    found = pl.Series("call", [None], dtype=pl.Int64).new_from_index(0, rows.height)
+    for pid in pids:
+        own = calls.filter(pl.col("pid") == pid)
+        here = rows["pid"] == pid
+        ids = (
+            rows["correlation_id"]
+            if len(pids) == 1
+            else pl.select(pl.when(here).then(rows["correlation_id"])).to_series()
+        )
+        of_pid = _looked_up(own["correlation_id"], own["call"], ids)
+        found = of_pid if len(pids) == 1 else pl.select(pl.when(here).then(of_pid).otherwise(found)).to_series()
+    return found.alias("call")
+
+
+def _looked_up(keys: pl.Series, values: pl.Series, wanted: pl.Series) -> pl.Series:
+    """The value of each wanted key, null without one.
+
+    CUPTI counts correlation ids up, so that a table indexed by them is small and much faster than a hash join.
+    """
+    if keys.is_empty():
+        return values.clear().extend_constant(None, len(wanted))
+    low, high = int(keys.min()), int(keys.max())  # type: ignore[arg-type]
+    if high - low > _DENSE * max(len(keys), 1_000):
+        frame = pl.DataFrame({"key": keys, "value": values}).unique("key", keep="first", maintain_order=True)
+        return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["value"]
+    table = pl.Series("value", [None], dtype=values.dtype).new_from_index(0, high - low + 1)
+    table = table.scatter((keys - low).reverse(), values.reverse())  # the first of equal keys is written last
+    place = pl.select(pl.when(wanted.is_between(low, high)).then(wanted - low)).to_series()
+    return table.gather(place)
 
 
 @once_per_trace

@@ -250,16 +250,13 @@ def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
 
 def _done_after(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
     """Whether of the operations there ``by`` an instant, on what is awaited, one ends after ``start_ns``."""
-    rows = syncs.with_row_index("row").sort("by")
-    unknown_context, whole_context = pl.col("context").is_null(), pl.col("stream").is_null()
-    found = []
-    for keys, waits in (
-        (["pid"], unknown_context),
-        (["pid", "context"], ~unknown_context & whole_context),
-        (["pid", "context", "stream"], ~unknown_context & ~whole_context),
-    ):
-        reached = ops.select(*keys, "at", reach=pl.col("end_ns").cum_max().over(keys))
-        joined = rows.filter(waits).join_asof(reached, left_on="by", right_on="at", by=keys, check_sortedness=False)
-        found.append(joined.select("row", "start_ns", "reach"))
-    ordered = pl.concat(found).sort("row")
-    return (ordered["reach"] > ordered["start_ns"]).fill_null(value=False).alias("unfinished")
+    places = ["pid", "context", "stream"]
+    frames = []
+    for place, waits in syncs.with_row_index("row").group_by(places):
+        known = [pl.col(name) == value for name, value in zip(places, place, strict=True) if value is not None]
+        there = ops.filter(pl.all_horizontal(known)).select("at", pl.col("end_ns").cum_max())
+        last = pl.Series(there["at"].search_sorted(waits["by"], side="right")).cast(pl.Int64) - 1
+        reach = there["end_ns"].gather(pl.select(pl.when(last >= 0).then(last)).to_series())
+        frames.append(waits.select("row", unfinished=(reach > waits["start_ns"]).fill_null(value=False)))
+    schema = {"row": pl.UInt32, "unfinished": pl.Boolean}
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="vertical_relaxed").sort("row")["unfinished"]

@@ -18,7 +18,7 @@ from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, intersect, length, partition, union
+from nsyskit.intervals import clip, covered_ns, length, span, union
 from nsyskit.trace import Trace, Window
 
 PARTS: Final = ("sync", "submit", "cuda", "blocked", "os", "host")
@@ -64,10 +64,8 @@ def _ledger(trace: Trace, pid: int, tid: int, window: Window) -> ThreadLedger:
     layers = [(part, calls.filter(own & (pl.col("class") == part))) for part in ("sync", "submit", "cuda")]
     os_calls = classified_os_calls(trace).filter(own)
     layers += [(part, os_calls.filter(pl.col("class") == part)) for part in ("blocked", "os")]
-    bare = [(part, frame.select("start_ns", "end_ns")) for part, frame in layers]
-    pieces = partition(window.start_ns, window.end_ns, bare, rest="host")
-    busy = intersect(pieces, fed_busy(trace, pid, tid, window))
-    total, over_busy = _by_part(pieces), _by_part(busy)
+    bare = {part: clip(frame.select("start_ns", "end_ns"), window.start_ns, window.end_ns) for part, frame in layers}
+    total, over_busy = _split(window, bare, fed_busy(trace, pid, tid, window))
     return ThreadLedger(
         pid=pid,
         tid=tid,
@@ -78,8 +76,25 @@ def _ledger(trace: Trace, pid: int, tid: int, window: Window) -> ThreadLedger:
     )
 
 
-def _by_part(pieces: pl.DataFrame) -> dict[str, int]:
-    return {part: length(pieces.filter(pl.col("part") == part)) for part in PARTS}
+def _split(
+    window: Window, layers: Mapping[str, pl.DataFrame], busy: pl.DataFrame
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How much each part holds of the window, and of its busy time.
+
+    The first part that holds counts, so a part is what its layer adds to the union of those before it.
+    """
+    total, over_busy = {}, {}
+    covered = span(0, 0)
+    known = known_busy = 0
+    for part, layer in layers.items():
+        if layer.is_empty():
+            total[part] = over_busy[part] = 0
+            continue
+        covered = union(pl.concat([covered, layer]))
+        now, now_busy = length(covered), int(covered_ns(covered, busy).sum())
+        total[part], over_busy[part] = now - known, now_busy - known_busy
+        known, known_busy = now, now_busy
+    return total | {"host": window.dur_ns - known}, over_busy | {"host": length(busy) - known_busy}
 
 
 @once_per_trace

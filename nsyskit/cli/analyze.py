@@ -57,14 +57,15 @@ def command(
     for target in (output, html):
         if target is not None:
             check_output(target, force=force, source=trace)
-    from nsyskit.analysis.analyze import analyze
+    from nsyskit.analysis.analyze import OVERVIEW, analyze
     from nsyskit.analysis.windows import parse_window
     from nsyskit.ggml.catalogue import KernelRules
 
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     rules = KernelRules.load(kernel_rules) if kernel_rules else None
-    report = analyze(opened, only=only, window=chosen, rules=rules)
+    overview = OVERVIEW if fmt == "text" and html is None else ()
+    report = analyze(opened, only=only or overview, window=chosen, rules=rules)
     if fmt == "json":
         from nsyskit.report.json import render_json
 

@@ -47,12 +47,11 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "steps", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum", "quant_sum",
+    "steps", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum",
+    "quant_sum",
     "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
     "kern_exec_sum",
 )  # fmt: skip
-_DETAILS: Final = frozenset({"kern_exec_sum", "osrt_sum", "mem_size_sum"})
-"""Left out of the full report, where a sharper section says the same; shown when asked for by name."""
 
 
 def render_text(report: Report, *, top: int = 10, width: int | None = None, color: bool | None = None) -> str:
@@ -78,10 +77,9 @@ def _blocks(report: Report, layout: Layout) -> list[RenderableType]:
     blocks: list[RenderableType] = [_header(report), _trust(report)]
     if report.verdict is not None:
         blocks += [Text(printable(report.verdict.sentence), style="bold"), _bounds(report), Text("")]
-    whole = report.verdict is not None and len(report.sections) > len(_DETAILS)
     for name in _ORDER:
         result = report.sections.get(name)
-        if result is None or (whole and name in _DETAILS):
+        if result is None:
             continue
         block = block_of(result, layout)
         if block is not None:
