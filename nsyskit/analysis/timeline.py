@@ -14,18 +14,20 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.causes import CAUSES, classified_os_calls, idle_by_cause
+from nsyskit.analysis.devices import BUSY_PARTS, device_pieces
 from nsyskit.analysis.gaps import gaps
 from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, strings_of
 from nsyskit.analysis.pairing import OP_KINDS, api_calls, api_names, call_classes
+from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.threads import PARTS, thread_name
-from nsyskit.analysis.windows import default_window
+from nsyskit.analysis.windows import default_window, window_gpu
 from nsyskit.errors import MissingTableError
 from nsyskit.intervals import clip, complement, covered_ns, intersect, partition, subtract, union
 from nsyskit.trace import Trace, Window
-from nsyskit.units import human_ns
+from nsyskit.units import human_ns, parse_duration_ns
 
 MAX_EVENTS: Final = 50_000
 BASE_COLUMNS: Final = 1024
@@ -109,31 +111,24 @@ class Timelines:
     exact: tuple[EventsResult, ...]
 
 
-def timelines(
-    trace: Trace, *, window: Window | None = None, around: Sequence[int] = (), steps: pl.DataFrame | None = None
-) -> Timelines:
+def timelines(trace: Trace, *, window: Window | None = None, around: Sequence[int] = ()) -> Timelines:
     """The whole window as density and every landmark in detail.
 
     Raises:
         MissingTableError: the trace holds nothing that has a time.
     """
     window = window or default_window(trace)
-    marks = landmarks(trace, window=window, around=around, steps=steps)
+    marks = landmarks(trace, window=window, around=around)
     return Timelines(
         density(trace, window=window),
         tuple(events(trace, mark.window, title=mark.title, within=window) for mark in marks),
     )
 
 
-def landmarks(
-    trace: Trace, *, window: Window | None = None, around: Iterable[int] = (), steps: pl.DataFrame | None = None
-) -> tuple[Landmark, ...]:
-    """Steps worth a look, the largest bubbles, then the times that were asked for.
-
-    ``steps`` has ``phase begin_ns end_ns``, and ``cold`` for steps that only warm up.
-    """
+def landmarks(trace: Trace, *, window: Window | None = None, around: Iterable[int] = ()) -> tuple[Landmark, ...]:
+    """Steps worth a look, the largest bubbles, then the times that were asked for."""
     window = window or default_window(trace)
-    found = [*_step_landmarks(steps, window), *_bubble_landmarks(trace, window)]
+    found = [*_step_landmarks(find_steps(trace).steps, window), *_bubble_landmarks(trace, window)]
     half = AROUND_NS // 2
     return (*found, *(Landmark("around the time asked for", Window("explicit", at - half, at + half)) for at in around))
 
@@ -203,6 +198,17 @@ def aggregated(rows: pl.DataFrame, window: Window, columns: int) -> pl.DataFrame
     )
 
 
+def instant(trace: Trace, text: str) -> int:
+    """A time as a user writes it, in the trace's clock; ``+`` counts from the first GPU operation.
+
+    Raises:
+        UsageError: the text is no time.
+        MissingTableError: it counts from a GPU operation and there is none.
+    """
+    value, relative = parse_duration_ns(text)
+    return value + window_gpu(trace).start_ns if relative else value
+
+
 # density ---------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +242,9 @@ def _density_lanes(trace: Trace, window: Window) -> list[tuple[Lane, Parts]]:
     lanes = []
     for key, use in enumerate(gpu_uses(trace)):
         name = use.name or f"GPU {use.device}"
-        lanes.append(_lane(f"gpu{key}", f"{name}: work and causes of idle time", "gpu", _gpu_parts(trace, use, window)))
+        lanes.append(
+            _lane(f"gpu{key}", f"{name}: work and causes of idle time", "gpu", device_pieces(trace, use, window))
+        )
         lanes += _stream_lanes(trace, key, use, window)
         lanes += _copy_lanes(trace, key, use, window)
     for pid, tid in _drivers(trace, window):
@@ -250,17 +258,11 @@ def _lane(key: str, label: str, kind: str, parts: Parts) -> tuple[Lane, Parts]:
     return Lane(key, label, kind, tuple(there)), there
 
 
-def _gpu_parts(trace: Trace, use: GpuUse, window: Window) -> Parts:
-    """The device ledger as instants."""
-    ops = clip(ops_of(trace, use).select(*_SPAN, "kind"), window.start_ns, window.end_ns)
-    return _by_kind(ops) | {cause: idle_by_cause(trace, use, window)[cause] for cause in CAUSES}
-
-
 def _by_kind(ops: pl.DataFrame) -> Parts:
     """Instants by the first kind of ``kernel graph memcpy memset`` that holds: disjoint, together all of ``ops``."""
     parts: Parts = {}
     taken = union(ops.head(0))
-    for kind in ("kernel", "graph", "memcpy", "memset"):
+    for kind in BUSY_PARTS:
         own = union(ops.filter(pl.col("kind") == kind))
         parts[kind] = subtract(own, taken)
         taken = union(pl.concat([taken, own]))
@@ -464,20 +466,23 @@ def _bubble_landmarks(trace: Trace, window: Window) -> list[Landmark]:
     ]
 
 
-def _step_landmarks(steps: pl.DataFrame | None, window: Window) -> list[Landmark]:
+def _step_landmarks(steps: pl.DataFrame, window: Window) -> list[Landmark]:
     """The median and the slowest decode step, and the first prefill."""
-    if steps is None or steps.is_empty():
-        return []
     inside = steps.filter((pl.col("begin_ns") >= window.start_ns) & (pl.col("end_ns") <= window.end_ns))
     period = pl.col("end_ns") - pl.col("begin_ns")
-    decode = inside.filter((pl.col("phase") == "decode") & ~pl.col("cold")).sort(period, "begin_ns")
+    whole = (pl.col("phase") == "decode") & ~pl.col("cold") & ~pl.col("last_of_request")
+    decode = inside.filter(whole).sort(period, "begin_ns")
     prefill = steps.filter(pl.col("phase") == "prefill").sort("begin_ns").head(1)
     chosen = []
     if decode.height:
         chosen += [("a median decode step", decode[decode.height // 2]), ("the slowest decode step", decode[-1])]
     if prefill.height:
         chosen.append(("the first prefill", prefill))
-    return [Landmark(title, _with_margin(step["begin_ns"][0], step["end_ns"][0], None)) for title, step in chosen]
+    return [_step_landmark(title, step["begin_ns"][0], step["end_ns"][0]) for title, step in chosen]
+
+
+def _step_landmark(title: str, begin: int, end: int) -> Landmark:
+    return Landmark(f"{title}: {human_ns(end - begin)}", _with_margin(begin, end, None))
 
 
 def _with_margin(start: int, end: int, limit: Window | None) -> Window:

@@ -22,6 +22,8 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "What a trace holds: versions, sources, GPUs, programs.",
     "kernels": "Explain a ggml kernel by its name, or list the catalogue.",
     "model": "Facts of a GGUF model: sizes, bytes per token, KV cache.",
+    "report": "What bounds a trace, as one HTML file to look at.",
+    "timeline": "A window of a trace, event by event, as one HTML file.",
 }
 """Command -> its line in the overview; the command itself is ``nsyskit.cli.NAME:command``."""
 

@@ -39,6 +39,7 @@ class Chapter:
 
 
 CHAPTERS: Final = (
+    Chapter("steps", "Phases and steps", "What a token cost, step by step.", ("steps",)),
     Chapter(
         "kernels",
         "Kernel hotspots",
@@ -88,7 +89,7 @@ def render_html(report: Report, *, timelines: Timelines | None = None, plotly: P
     drawn = Drawn(made)
     told = [(chapter.anchor, chapter.title, _chapter(chapter, report, made)) for chapter in CHAPTERS]
     if timelines is not None:
-        told.insert(0, ("timelines", "Timelines", drawn.chapter(timelines)))
+        told.insert(1, ("timelines", "Timelines", drawn.chapter(timelines)))
     chapters = [chapter for chapter in told if chapter[2]]
     chapters.append(("provenance", "Provenance", _provenance(report)))
     content = [

@@ -5,6 +5,5 @@ Figures carry no colours of a theme: backgrounds are transparent, so that the sa
 
 from nsyskit.report.figures import results, timelines  # noqa: F401 - they register their figures
 from nsyskit.report.figures.base import device_name, figure, has_figure
-from nsyskit.report.figures.results import BUSY_PARTS
 
-__all__ = ["BUSY_PARTS", "device_name", "figure", "has_figure"]
+__all__ = ["device_name", "figure", "has_figure"]

@@ -10,26 +10,29 @@ import polars as pl
 
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
-from nsyskit.analysis.devices import DeviceLedger, DevicesResult
+from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.analysis.verdict import Verdict
-from nsyskit.report.figures.base import device_name, figure, laid_out, unique_names
+from nsyskit.report.figures.base import device_name, figure, laid_out, plain, unique_names
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.words import PARTS as PART_WORDS
 from nsyskit.report.words import SYNC_CLASSES, THREAD_PARTS
+from nsyskit.trace import Window
 from nsyskit.units import human_bytes, human_ns
 
-BUSY_PARTS: Final = ("kernel", "graph", "memcpy", "memset")
 SERIES_COLORS: Final = ("#2a8a5a", "#3a7fc4", "#d0751a", "#9a6ac4", "#b8568f", "#1f8a8a", "#a8702f", "#8a8a8a")
 """For what has no part's colour: copy directions, categories."""
 
+PHASE_COLORS: Final = {"prefill": "#3a7fc4", "decode": "#2a8a5a", "mixed": "#9a6ac4"}
+SLOW_TIMES: Final = 1.5
 _TOP: Final = 25
 _HATCH: Final = "/"
 
@@ -70,6 +73,44 @@ def _verdict(result: Verdict) -> go.Figure:
         hovertemplate="without “%{customdata}”: at most %{x:.3f}×<extra></extra>",
     )
     return laid_out(go.Figure(bars), rows=len(known), x="at most, times faster", x_range=(1, None))
+
+
+@figure.register
+def _steps(result: StepsResult) -> go.Figure:
+    """Time per token of every step, over time; the slowest ones are ringed and say what was different."""
+    drawn = go.Figure()
+    for phase, color in PHASE_COLORS.items():
+        rows = result.steps.filter((pl.col("phase") == phase) & pl.col("period_ns").is_not_null())
+        if rows.height:
+            drawn.add_scatter(**_points(rows, result.window), name=phase, mode="markers", marker_color=color)
+    slow = result.steps.join(result.slowest.select("index", "cause", "times"), on="index", how="inner")
+    slow = slow.filter(pl.col("times") >= SLOW_TIMES)
+    if slow.height:
+        notes = [
+            f"{times:.1f}× the median: {plain(cause)}" for times, cause in slow.select("times", "cause").iter_rows()
+        ]
+        points = _points(slow, result.window)
+        points["text"] = [f"{text}<br>{note}" for text, note in zip(points["text"], notes, strict=True)]
+        ring = {"symbol": "circle-open", "size": 14, "color": "#d0453a", "line": {"width": 2}}
+        drawn.add_scatter(**points, name="slowest, against their like", mode="markers", marker=ring)
+    laid_out(drawn, rows=11, x="s from the window's start", y="ms per token", legend=len(drawn.data))
+    return drawn.update_yaxes(rangemode="tozero")
+
+
+def _points(rows: pl.DataFrame, window: Window) -> dict[str, Any]:
+    """``customdata`` is where the step lies in the window, for the script that shows it in the timeline."""
+    origin = window.start_ns
+    texts = [
+        f"step {row['index']}, {row['phase']}, {row['n_tokens']:,} tokens<br>{human_ns(row['period_ns'])} in all"
+        for row in rows.iter_rows(named=True)
+    ]
+    return {
+        "x": ((rows["begin_ns"] - origin) / 1e9).to_list(),
+        "y": (rows["period_ns"] / rows["n_tokens"] / 1e6).to_list(),
+        "text": texts,
+        "customdata": [[begin - origin, end - origin] for begin, end in rows.select("begin_ns", "end_ns").iter_rows()],
+        "hovertemplate": "%{y:.3f} ms per token<br>%{text}<extra></extra>",
+    }
 
 
 @figure.register

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nsyskit.analysis.causes import CAUSES
-from nsyskit.analysis.devices import DeviceLedger
+from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger
+from nsyskit.analysis.step_costs import PhaseCost
 from nsyskit.analysis.threads import PARTS, ThreadLedger
-from nsyskit.report.figures import BUSY_PARTS, device_name
+from nsyskit.report.figures import device_name
 from nsyskit.report.page.elements import NOTHING, Html, tag, text
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.words import PARTS as PART_WORDS
 from nsyskit.report.words import THREAD_PARTS
 from nsyskit.units import human_ns, human_share
 
-_SMALL = 0.0005
+_SMALL = 0.002
 _LABELLED = 0.08
 
 
@@ -29,12 +30,23 @@ class Piece:
     idle: bool
 
 
-def device_bar(ledger: DeviceLedger) -> Html:
-    """What one GPU did and why it idled."""
-    busy = [Piece(part, PART_WORDS[part], getattr(ledger, f"{part}_ns"), idle=False) for part in BUSY_PARTS]
-    idle = [Piece(cause, PART_WORDS[cause], ledger.idle[cause], idle=True) for cause in CAUSES]
-    head = f"busy {human_share(ledger.busy_share)} of {human_ns(ledger.window.dur_ns)}"
-    return _bar(device_name(ledger), head, [*busy, *_largest_first(idle)], ledger.window.dur_ns)
+def device_bar(ledger: DeviceLedger, *, where: str = "") -> Html:
+    """What one GPU did and why it idled; ``where`` says of which time, if not of the whole window."""
+    parts = {part: int(getattr(ledger, f"{part}_ns")) for part in BUSY_PARTS} | dict(ledger.idle)
+    head = f"busy {human_share(ledger.busy_share)} of {human_ns(ledger.window_ns)}{where}"
+    return _bar(device_name(ledger), head, _gpu_pieces(parts), ledger.window_ns)
+
+
+def phase_bar(cost: PhaseCost) -> Html:
+    """What the GPU did in the mean time that a token of one phase took."""
+    parts = {part: round(ns) for part, ns in cost.ledger.items()}
+    total = sum(parts.values())
+    return _bar(cost.phase, f"{human_ns(total)} per token, mean", _gpu_pieces(parts), total)
+
+
+def _gpu_pieces(parts: Mapping[str, int]) -> list[Piece]:
+    busy = [Piece(part, PART_WORDS[part], parts[part], idle=False) for part in BUSY_PARTS]
+    return [*busy, *_largest_first([Piece(cause, PART_WORDS[cause], parts[cause], idle=True) for cause in CAUSES])]
 
 
 def thread_bar(ledger: ThreadLedger) -> Html:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from nsyskit.analysis.analyze import Report
-from nsyskit.analysis.devices import DevicesResult
+from nsyskit.analysis.devices import DeviceLedger, DevicesResult
+from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.threads import ThreadsResult
 from nsyskit.analysis.trust import TrustNote
 from nsyskit.analysis.verdict import Verdict
@@ -49,13 +50,20 @@ def _verdict(verdict: Verdict | None) -> Html:
     )
 
 
-def _tiles(report: Report) -> Html:
+def _judged(report: Report) -> DeviceLedger | None:
+    """The ledger that the verdict rests on: inside steps where there are any."""
     devices: DevicesResult | None = report.sections.get("devices")
-    if devices is None or not devices.devices:
+    return _inside_steps(report) or (next(iter(devices.devices), None) if devices is not None else None)
+
+
+def _tiles(report: Report) -> Html:
+    ledger = _judged(report)
+    if ledger is None:
         return NOTHING
-    ledger = devices.devices[0]
+    where = " inside steps" if report.sections.get("steps") is not None else ""
     tiles = [
-        _tile("GPU busy", human_share(ledger.busy_share), f"of {human_ns(ledger.window.dur_ns)}"),
+        *_step_tiles(report.sections.get("steps")),
+        _tile("GPU busy", human_share(ledger.busy_share), f"of {human_ns(ledger.window_ns)}{where}"),
         _tile("GPU idle", human_ns(ledger.idle_ns), human_share(1 - ledger.busy_share)),
     ]
     cause, most = max(ledger.idle.items(), key=lambda item: item[1])
@@ -67,6 +75,17 @@ def _tiles(report: Report) -> Html:
     if best is not None:
         tiles.append(_tile("At most, without it", f"{best:.2f}×", "faster, if nothing else changed"))
     return tag("div", *tiles, class_="tiles")
+
+
+def _step_tiles(steps: StepsResult | None) -> list[Html]:
+    """Milliseconds a token, by phase."""
+    tiles = []
+    for phase, cost in (steps.by_phase if steps else {}).items():
+        quantiles = cost.ms_per_token
+        if quantiles["p50"] is not None:
+            later = ", ".join(f"{name} {quantiles[name]:.2f}" for name in ("p95", "p99"))
+            tiles.append(_tile(f"{phase.capitalize()}, ms per token", f"{quantiles['p50']:.2f}", f"p50; {later}"))
+    return tiles
 
 
 def _tile(label: str, value: str, note: str) -> Html:
@@ -85,7 +104,10 @@ def _ledgers(report: Report) -> Html:
     pieces = []
     if devices is not None and devices.devices:
         shown = devices.devices[:_MAX_DEVICES]
-        pieces += [tag("h2", text("Where each GPU's time went")), *(device_bar(ledger) for ledger in shown)]
+        pieces.append(tag("h2", text("Where each GPU's time went")))
+        inside = _inside_steps(report)
+        pieces += [device_bar(inside, where=" inside steps")] if inside else []
+        pieces += [device_bar(ledger) for ledger in shown if not (inside and len(devices.devices) == 1)]
         pieces += _more(len(devices.devices) - len(shown), "GPUs")
     if threads is not None and threads.threads:
         shown_threads = threads.threads[:_MAX_THREADS]
@@ -93,6 +115,11 @@ def _ledgers(report: Report) -> Html:
         pieces += [thread_bar(thread) for thread in shown_threads]
         pieces += _more(len(threads.threads) - len(shown_threads), "driver threads, under Host")
     return tag("div", *pieces) if pieces else NOTHING
+
+
+def _inside_steps(report: Report) -> DeviceLedger | None:
+    steps: StepsResult | None = report.sections.get("steps")
+    return steps.ledger if steps is not None else None
 
 
 def _more(hidden: int, what: str) -> list[Html]:

@@ -195,6 +195,16 @@
         if (Object.keys(change).some((key) => key.startsWith("xaxis"))) refill(box, place).catch(failed);
       });
     });
+    // a step that is clicked is shown in the timeline of the whole window
+    if (place.id === "figure-timeline") document.getElementById("figure-steps")?.addEventListener("drawn", (event) => {
+      event.target.on("plotly_click", async ({ points }) => {
+        await draw(place);
+        const { unitNs } = await (box.packet ??= readPacket(box.dataset.lod));
+        const [from, to] = points[0].customdata, margin = (to - from) / 4;
+        await window.Plotly.relayout(place, { "xaxis.range": [Math.max(box.whole[0], (from - margin) / unitNs), Math.min(box.whole[1], (to + margin) / unitNs)] });
+        box.scrollIntoView();
+      });
+    });
     for (const button of box.querySelectorAll("[data-zoom]")) {
       button.addEventListener("click", async () => { await draw(place); zoom(box, place, button.dataset.zoom); });
     }

@@ -18,11 +18,12 @@ from nsyskit.analysis.host_functions import DeviceHostFunctions, HostFunctionsRe
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
+from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import ThreadsResult
 from nsyskit.report.figures import figure
-from nsyskit.report.page.bars import device_bar, thread_bar
+from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
 from nsyskit.report.text import TITLES, shortened
@@ -67,6 +68,20 @@ class Sections:
         bars = [thread_bar(thread) for thread in result.threads[:_MAX_THREADS]]
         hidden = len(result.threads) - len(bars)
         return join([*bars, _note(f"… and {hidden} more driver threads") if hidden > 0 else NOTHING])
+
+    @block.register
+    def _steps(self, result: StepsResult, name: str) -> Html:
+        torn = f"; {result.torn} torn at the edges of the trace are left out" if result.torn else ""
+        told = [tag("p", text(f"{human_count(result.steps.height)} steps begin in the window{torn}."))]
+        if result.prompt_cost_ms is not None:
+            line = f"A prompt chunk delays the other slots' token by {result.prompt_cost_ms:.2f} ms (median)."
+            told.append(tag("p", text(line)))
+        bars = [phase_bar(cost) for cost in result.by_phase.values() if sum(cost.ledger.values())]
+        if bars:
+            bars.insert(0, tag("h3", text("Where the time of a token goes")))
+        plot = self.drawn(name, figure(result), "Milliseconds per token of every step, over time")
+        hint = _note("Click a step to see it in the timeline of the whole window.")
+        return join([*told, _phases(result), *bars, plot, hint, _slowest(result)])
 
     @block.register
     def _sync(self, result: SyncResult, name: str) -> Html:
@@ -239,6 +254,48 @@ class Sections:
             ],
         )
         return join([self.drawn(name, figure(result), "OS runtime time by thread"), rows])
+
+
+def _phases(result: StepsResult) -> Html:
+    rows = [
+        {"phase": cost.phase, "count": cost.count, "tokens": cost.tokens, "rate": cost.tokens_per_s}
+        | dict(cost.ms_per_token)
+        | dict(cost.counts)
+        for cost in result.by_phase.values()
+    ]
+    columns = [
+        words("phase", lambda row: row["phase"]),
+        count("steps", "count"),
+        count("tokens", "tokens"),
+        Column("tokens/s", lambda row: row["rate"], lambda value: f"{value:,.1f}"),
+    ]
+    columns += [_milliseconds(f"ms/token {name}", name) for name in ("p50", "p95", "p99", "max")]
+    columns += [_per_token(name) for name in ("kernels", "launches", "syncs")]
+    return table("Phases", rows, columns)
+
+
+def _per_token(key: str) -> Column:
+    return Column(f"{key}/token", lambda row: row[key], lambda value: f"{value:.2f}")
+
+
+def _milliseconds(head: str, key: str) -> Column:
+    return Column(head, lambda row: row[key], lambda value: f"{value:.3f}")
+
+
+def _slowest(result: StepsResult) -> Html:
+    origin = result.window.start_ns
+    return table(
+        "Slowest steps, against the median of their like",
+        result.slowest,
+        [
+            count("step", "index"),
+            words("phase", lambda row: row["phase"]),
+            ns("took", "period_ns"),
+            Column("times the median", lambda row: row["times"], lambda value: f"{value:.2f}×"),
+            Column("at", lambda row: row["begin_ns"] - origin, human_ns, hint="from the window's start"),
+            words("what was different", lambda row: row["cause"]),
+        ],
+    )
 
 
 def _note(line: str) -> Html:

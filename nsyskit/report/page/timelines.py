@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import plotly.graph_objects as go
 
 from nsyskit.analysis.causes import CAUSES
+from nsyskit.analysis.devices import BUSY_PARTS
 from nsyskit.analysis.timeline import DensityResult, EventsResult, Lane, Timelines
-from nsyskit.report.figures import BUSY_PARTS, figure
+from nsyskit.report.figures import figure
 from nsyskit.report.figures.timelines import AXIS_PX
 from nsyskit.report.page.bars import legend_entry
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
