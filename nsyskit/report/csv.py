@@ -9,8 +9,9 @@ from typing import Any
 from nsyskit.analysis.analyze import Report
 from nsyskit.errors import UsageError
 from nsyskit.report.json import document
+from nsyskit.units import printable
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def render_csv(report: Report) -> str:
@@ -55,5 +56,8 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula is quoted; names come from traces of others."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Text without control characters, quoted where a spreadsheet would run it; names come from traces of others."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

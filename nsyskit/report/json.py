@@ -109,12 +109,10 @@ def _sum(result: SumResult) -> Any:
 
 def _exec_row(row: dict[str, Any]) -> dict[str, Any]:
     plain = {name: row[name] for name in ("pid", "tid", "device", "api", "kernel", "count", "queue_count")}
-    parts = {
-        part: {f"{name}_ns": _finite(row[f"{part}_{name}_ns"]) for name in EXEC_STATISTICS}
+    return plain | {
+        f"{part}_ns": {name: _finite(row[f"{part}_{name}_ns"]) for name in EXEC_STATISTICS}
         for part in ("total", "api", "queue", "kernel")
     }
-    parts["kernel_ns"] = parts.pop("kernel")  # `kernel` is the name
-    return plain | parts
 
 
 @section.register
