@@ -87,6 +87,9 @@ def classified_os_calls(trace: Trace) -> pl.DataFrame:
 
 
 def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
+    if threads.height == 1:  # as nearly always; a join of a million rows costs five times the comparison
+        pid, tid = threads.row(0)
+        return rows.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
     return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
 
 
@@ -133,10 +136,12 @@ def lost_graph_launches(trace: Trace, pids: tuple[int, ...]) -> pl.DataFrame:
 
     What ran meanwhile was not recorded. Without a later sync the time is unknown to the end of the trace.
     """
+    graph_names = api_names(trace).filter(pl.col("base_name").str.contains("GraphLaunch", literal=True))
+    if graph_names.is_empty():
+        return api_calls(trace).clear().select("start_ns", "end_ns", "pid", "tid")
     calls = api_calls(trace).with_row_index("call").with_columns(
         pl.col("call").cast(pl.Int64), call_classes(trace).alias("class")
     ).filter(pl.col("pid").is_in(pids))  # fmt: skip
-    graph_names = api_names(trace).filter(pl.col("base_name").str.contains("GraphLaunch", literal=True))
     launches = calls.join(graph_names.select("name_id"), on="name_id", how="semi", maintain_order="left")
     recorded = gpu_ops(trace)["call"].drop_nulls().unique()
     lost = launches.filter(~pl.col("call").is_in(recorded.implode()))

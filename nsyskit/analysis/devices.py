@@ -55,6 +55,7 @@ class DevicesResult:
     devices: tuple[DeviceLedger, ...]
 
 
+@once_per_trace
 def devices(trace: Trace, *, window: Window | None = None) -> DevicesResult:
     """The ledger of every GPU that did work, most busy first. Rows are clipped to the window.
 

@@ -82,6 +82,7 @@ class LaunchResult:
     graph: GraphHealth
 
 
+@once_per_trace
 def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
     """Launch pairs and graph health.
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import polars as pl
 
+from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
@@ -53,6 +54,7 @@ def osrt_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     return SumResult("osrt_sum", _finished(named(trace, rows)), window)
 
 
+@once_per_trace
 def kernel_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     """GPU kernels by demangled name, as nsys's ``cuda_gpu_kern_sum``; ``short_name_id`` and ``name_id`` come along."""
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")

@@ -22,6 +22,7 @@ from nsyskit.trace import Trace, Window
 
 SYNC_CLASSES: Final = ("no_wait", "upload", "gpu_wait", "host_bound")
 SYNCHRONIZE: Final = "^(cuda|cu)(Stream|Device|Event|Ctx)Synchronize$"
+_IS_FUNCTION: Final = pl.col("name").str.contains(SYNCHRONIZE).fill_null(value=False)
 WHOLE_CONTEXT: Final = 4_294_967_295
 _MIN_SHARE_OF_WINDOW: Final = 0.01
 
@@ -65,53 +66,52 @@ def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
     """
     if not trace.meta.sources.get("cuda", False):
         raise MissingTableError("CUDA API calls", hint="capture with --trace=cuda")
-    calls = _calls_in(trace, window)
+    by_api = _by_api(trace, window)
     window = window or default_window(trace)
-    total = int(calls["dur_ns"].sum())
-    is_function = pl.col("base_name").str.contains(SYNCHRONIZE).fill_null(value=False)
-    functions = calls.filter(is_function)
-    copies = calls.filter((pl.col("class") == "sync") & ~is_function)
-    function_ns, copy_ns = int(functions["dur_ns"].sum()), int(copies["dur_ns"].sum())
+    total = int(by_api["total_ns"].sum())
+    functions = by_api.filter(_IS_FUNCTION)
+    copies = by_api.filter((pl.col("class") == "sync") & ~_IS_FUNCTION)
+    function_ns, copy_ns = int(functions["total_ns"].sum()), int(copies["total_ns"].sum())
     classified = classified_syncs(trace, window)
     wait_ns, idle_ns = _waits(trace, window)
     enough = window.dur_ns > 0 and (wait_ns + idle_ns) >= _MIN_SHARE_OF_WINDOW * window.dur_ns
     return SyncResult(
         window=window,
-        calls=functions.height,
+        calls=int(functions["calls"].sum()),
         total_ns=function_ns,
         share_of_api=function_ns / total if total else None,
         sync_copy_share=(function_ns + copy_ns) / total if total else None,
-        by_api=_by_api(calls, total),
+        by_api=by_api,
         wait_ns=wait_ns,
         idle_ns=idle_ns,
         wait_share=wait_ns / (wait_ns + idle_ns) if enough else None,
-        by_class=_by_class(classified.filter(is_function)),
-        copies_by_class=_by_class(classified.filter(~is_function)),
+        by_class=_by_class(classified.filter(_IS_FUNCTION)),
+        copies_by_class=_by_class(classified.filter(~_IS_FUNCTION)),
     )
 
 
-def _calls_in(trace: Trace, window: Window | None) -> pl.DataFrame:
-    """API calls that start in the window: ``call name base_name class dur_ns`` and their columns."""
-    inside = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left") if window else pl.lit(value=True)
+def _calls(trace: Trace, window: Window | None) -> pl.DataFrame:
+    """API calls that start in the window, with ``call`` (row of ``api_calls``) and ``class``."""
     calls = api_calls(trace).with_columns(
         call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=pl.Int64)
     )
-    names = api_names(trace).select("name_id", "name", "base_name")
-    return (
-        calls.filter(inside)
-        .join(names, on="name_id", how="left", maintain_order="left")
-        .with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
-    )
+    if window is None:
+        return calls
+    return calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
 
 
-def _by_api(calls: pl.DataFrame, total: int) -> pl.DataFrame:
-    rows = calls.group_by("base_name", "class").agg(
-        pl.len().cast(pl.Int64).alias("calls"), pl.col("dur_ns").sum().alias("total_ns")
-    )
+def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
+    """``name calls total_ns share_of_api class``; names are looked up after grouping, not a call at a time."""
+    dur = pl.col("end_ns") - pl.col("start_ns")
+    counted = {"calls": pl.len().cast(pl.Int64), "total_ns": dur.sum()}
+    rows = _calls(trace, window).group_by("name_id", "class").agg(**counted)
+    named = rows.join(api_names(trace).select("name_id", name="base_name"), on="name_id", how="left")
+    sums = named.group_by("name", "class").agg(pl.col("calls", "total_ns").sum())
+    total = sums["total_ns"].sum()
     share = pl.col("total_ns") / total if total else pl.lit(None, pl.Float64)
-    return rows.select(
-        pl.col("base_name").alias("name"), "calls", "total_ns", share.alias("share_of_api"), "class"
-    ).sort(["total_ns", "name", "class"], descending=[True, False, False])
+    return sums.select("name", "calls", "total_ns", share.alias("share_of_api"), "class").sort(
+        ["total_ns", "name", "class"], descending=[True, False, False]
+    )
 
 
 def _waits(trace: Trace, window: Window) -> tuple[int, int]:
@@ -139,13 +139,16 @@ def _by_class(classified: pl.DataFrame) -> pl.DataFrame:
 def classified_syncs(trace: Trace, window: Window) -> pl.DataFrame:
     """Calls of class sync of driver threads that start in the window, with what they waited for.
 
-    Columns: ``call start_ns end_ns pid tid name base_name busy_ns sync_class``. The first that holds: ``no_wait``
-    nothing was unfinished on what it waits for when it began, ``upload`` only HtoD copies were, ``gpu_wait`` a GPU
-    that the thread feeds was busy for at least half of it, ``host_bound``. A blocking copy waits for itself.
+    Columns: ``call start_ns end_ns pid tid name busy_ns sync_class`` (``name`` without suffixes). The first class that
+    holds: ``no_wait`` nothing was unfinished on what it waits for when it began, ``upload`` only HtoD copies were,
+    ``gpu_wait`` a GPU that the thread feeds was busy for at least half of it, ``host_bound``. A blocking copy waits
+    for itself.
     """
     drivers = feeds(trace, window).select("pid", "tid").unique()
-    calls = _calls_in(trace, window).filter(pl.col("class") == "sync")
+    calls = _calls(trace, window).filter(pl.col("class") == "sync")
     calls = calls.join(drivers, on=["pid", "tid"], how="semi", maintain_order="left")
+    names = api_names(trace).select("name_id", name="base_name")
+    calls = calls.join(names, on="name_id", how="left", maintain_order="left")
     calls = _awaited(trace, calls)
     frames = []
     for pid, tid in drivers.sort("pid", "tid").iter_rows():

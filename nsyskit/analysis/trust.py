@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import polars as pl
 
-from nsyskit.analysis.devices import devices
+from nsyskit.analysis.devices import DevicesResult, devices
 from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.launch import LaunchResult, launch
 from nsyskit.analysis.launches import launch_calls
@@ -36,11 +36,11 @@ def trust(trace: Trace, *, window: Window | None = None) -> tuple[TrustNote, ...
     """Everything that limits the numbers, errors first; never raises for what a trace lacks."""
     notes = [*_provenance(trace), *_not_collected(trace), *_diagnostics(trace)]
     if trace.meta.sources.get("cuda", False):
-        window = window or _window(trace)
         notes += _kernels(trace)
-        if window is not None:
-            notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, window)]
-            notes += _ledger(trace, window)
+        looked_at = window or _window(trace)
+        if looked_at is not None:
+            notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, looked_at)]
+            notes += _ledger(devices(trace, window=window))
     return tuple(sorted(notes, key=lambda note: _LEVELS[note.level]))
 
 
@@ -129,9 +129,9 @@ def _overheads(trace: Trace, window: Window) -> list[TrustNote]:
     return [TrustNote(level, "profiler_share", f"the profiler itself worked in {share:.1%} of the window")]
 
 
-def _ledger(trace: Trace, window: Window) -> list[TrustNote]:
+def _ledger(result: DevicesResult) -> list[TrustNote]:
     notes = []
-    for ledger in devices(trace, window=window).devices:
+    for ledger in result.devices:
         if ledger.overlap_ns:
             text = f"kernels overlap by {ledger.overlap_ns:,} ns: their durations sum to more than the GPU's time"
             notes.append(TrustNote("note", "overlap", text))
@@ -144,6 +144,6 @@ def _ledger(trace: Trace, window: Window) -> list[TrustNote]:
             notes.append(TrustNote("warning", "graphs_opaque", text))
         parts = ledger.kernel_ns + ledger.graph_ns + ledger.memcpy_ns + ledger.memset_ns
         whole = ledger.busy_ns == parts and sum(ledger.idle.values()) == ledger.idle_ns
-        if not whole or ledger.busy_ns + ledger.idle_ns != window.dur_ns:
+        if not whole or ledger.busy_ns + ledger.idle_ns != ledger.window_ns:
             notes.append(TrustNote("error", "invariant", "a ledger does not sum to its window; please report this"))
     return notes

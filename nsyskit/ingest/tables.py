@@ -45,7 +45,8 @@ class _Table:
         with self._lock:
             if self._frame is None:
                 core = [name for name in TABLES[self._name] if name not in WIDE.get(self._name, ())]
-                self._frame = self._sorted(_timed(self._name, self._read(core)))
+                # the reader's batches would slow down every query that follows
+                self._frame = self._sorted(_timed(self._name, self._read(core))).rechunk()
             missing = [name for name in columns if name not in self._frame.columns]
             if missing:
                 wide = self._read(missing)
