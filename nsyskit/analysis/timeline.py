@@ -470,12 +470,14 @@ def _step_landmarks(steps: pl.DataFrame, window: Window) -> list[Landmark]:
     """The median and the slowest decode step, and the first prefill."""
     inside = steps.filter((pl.col("begin_ns") >= window.start_ns) & (pl.col("end_ns") <= window.end_ns))
     period = pl.col("end_ns") - pl.col("begin_ns")
-    whole = (pl.col("phase") == "decode") & ~pl.col("cold") & ~pl.col("last_of_request")
-    decode = inside.filter(whole).sort(period, "begin_ns")
+    decode = inside.filter((pl.col("phase") == "decode") & ~pl.col("last_of_request")).sort(period, "begin_ns")
+    warm = decode.filter(~pl.col("cold"))
     prefill = steps.filter(pl.col("phase") == "prefill").sort("begin_ns").head(1)
     chosen = []
+    if warm.height:
+        chosen.append(("a median decode step", warm[warm.height // 2]))
     if decode.height:
-        chosen += [("a median decode step", decode[decode.height // 2]), ("the slowest decode step", decode[-1])]
+        chosen.append(("the slowest decode step", decode[-1]))
     if prefill.height:
         chosen.append(("the first prefill", prefill))
     return [_step_landmark(title, step["begin_ns"][0], step["end_ns"][0]) for title, step in chosen]

@@ -18,7 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "analyze": "Numbers, verdict and report of one trace.",
     "capture": "Run a llama.cpp program under nsys: a steady, loaded window.",
     "doctor": "What on this machine would make a capture fail or lie.",
-    "export": "Write the SQLite export of a rep file and keep it.",
+    "export": "Write a trace as SQLite, Perfetto or Parquet.",
     "info": "What a trace holds: versions, sources, GPUs, programs.",
     "kernels": "Explain a ggml kernel by its name, or list the catalogue.",
     "model": "Facts of a GGUF model: sizes, bytes per token, KV cache.",

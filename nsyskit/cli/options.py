@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -70,7 +70,18 @@ def check_output(path: Path, *, force: bool, source: Path | None = None) -> None
 
 
 def write_output(path: Path, text: str, *, force: bool) -> None:
-    """Write a whole file or none: to a temporary neighbour, then renamed.
+    """Write a whole text file or none.
+
+    Raises:
+        OutputError: as ``check_output``, or the disk refuses.
+    """
+    with whole_file(path, force=force) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def whole_file(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
+    """A file that appears under its name only once it is complete: a temporary neighbour, then renamed.
 
     Raises:
         OutputError: as ``check_output``, or the disk refuses.
@@ -79,8 +90,8 @@ def write_output(path: Path, text: str, *, force: bool) -> None:
     try:
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                yield file
             Path(scratch).chmod(0o666 & ~_umask())
             Path(scratch).replace(path)
         except BaseException:

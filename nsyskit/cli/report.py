@@ -50,7 +50,7 @@ def command(
 ) -> None:  # fmt: skip
     """Write what bounds TRACE, and where its time went, as one HTML file that opens offline."""
     library = output.parent / "plotly.min.js"
-    check_output(output, force=force)
+    check_output(output, force=force, source=trace)
     from nsyskit.analysis.analyze import analyze
     from nsyskit.analysis.timeline import instant, timelines
     from nsyskit.analysis.windows import parse_window

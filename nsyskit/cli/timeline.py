@@ -31,7 +31,7 @@ nsyskit timeline trace.nsys-rep --from +1.25s --to +1.26s -o t.html
 @quiet_option
 def command(*, trace: Path, start: str, end: str, output: Path, force: bool, nsys: Path | None, quiet: bool) -> None:
     """Draw a window of TRACE event by event; above 50,000 events neighbours are put together, and the page says so."""
-    check_output(output, force=force)
+    check_output(output, force=force, source=trace)
     from nsyskit.analysis.timeline import events
     from nsyskit.analysis.windows import parse_window
     from nsyskit.report.html import render_timeline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Final
 
@@ -10,9 +11,11 @@ import plotly.graph_objects as go
 
 from nsyskit.analysis.devices import DeviceLedger
 from nsyskit.report.text import shortened
+from nsyskit.trace import Window
 from nsyskit.units import printable
 
 _ROW_PX: Final = 26
+_UNITS: Final = ((2_000_000, "µs", 1_000), (2_000_000_000, "ms", 1_000_000))
 _NAME_CHARACTERS: Final = 48
 
 
@@ -93,3 +96,19 @@ def laid_out(
         yaxis={"title": {"text": y}, "automargin": True, "ticklabelstandoff": 4},
         hoverlabel={"align": "left"},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TimeUnit:
+    """The unit of a figure's time axis, which counts from the window's start."""
+
+    name: str
+    ns: int
+
+
+def time_unit(window: Window) -> TimeUnit:
+    """µs below 2 ms, ms below 2 s, else s."""
+    for upto, name, factor in _UNITS:
+        if window.dur_ns < upto:
+            return TimeUnit(name, factor)
+    return TimeUnit("s", 1_000_000_000)

@@ -21,7 +21,7 @@ from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.analysis.verdict import Verdict
-from nsyskit.report.figures.base import device_name, figure, laid_out, plain, unique_names
+from nsyskit.report.figures.base import device_name, figure, laid_out, plain, time_unit, unique_names
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.words import PARTS as PART_WORDS
 from nsyskit.report.words import SYNC_CLASSES, THREAD_PARTS
@@ -93,19 +93,25 @@ def _steps(result: StepsResult) -> go.Figure:
         points["text"] = [f"{text}<br>{note}" for text, note in zip(points["text"], notes, strict=True)]
         ring = {"symbol": "circle-open", "size": 14, "color": "#d0453a", "line": {"width": 2}}
         drawn.add_scatter(**points, name="slowest, against their like", mode="markers", marker=ring)
-    laid_out(drawn, rows=11, x="s from the window's start", y="ms per token", legend=len(drawn.data))
+    laid_out(
+        drawn,
+        rows=11,
+        x=f"{time_unit(result.window).name} from the window's start",
+        y="ms per token",
+        legend=len(drawn.data),
+    )
     return drawn.update_yaxes(rangemode="tozero")
 
 
 def _points(rows: pl.DataFrame, window: Window) -> dict[str, Any]:
     """``customdata`` is where the step lies in the window, for the script that shows it in the timeline."""
-    origin = window.start_ns
+    origin, unit = window.start_ns, time_unit(window)
     texts = [
         f"step {row['index']}, {row['phase']}, {row['n_tokens']:,} tokens<br>{human_ns(row['period_ns'])} in all"
         for row in rows.iter_rows(named=True)
     ]
     return {
-        "x": ((rows["begin_ns"] - origin) / 1e9).to_list(),
+        "x": ((rows["begin_ns"] - origin) / unit.ns).to_list(),
         "y": (rows["period_ns"] / rows["n_tokens"] / 1e6).to_list(),
         "text": texts,
         "customdata": [[begin - origin, end - origin] for begin, end in rows.select("begin_ns", "end_ns").iter_rows()],

@@ -7,7 +7,6 @@ Traces carry ``meta`` (lane, part) so that the script knows which is which.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -15,7 +14,7 @@ import polars as pl
 
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.timeline import DensityResult, EventsResult, Lane, aggregated
-from nsyskit.report.figures.base import figure, laid_out, plain
+from nsyskit.report.figures.base import TimeUnit, figure, laid_out, plain, time_unit
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.text import shortened
 from nsyskit.report.words import PARTS, THREAD_PARTS
@@ -29,23 +28,6 @@ AXIS_PX: Final = 44
 _LANE_PX: Final = {"gpu": 64, "thread": 48, "stream": 30, "copies": 24, "graphs": 24, "api": 26, "os": 26}
 _EVENT_PX: Final = 26
 _TEXT_CHARACTERS: Final = 90
-_UNITS: Final = ((2_000_000, "µs", 1_000), (2_000_000_000, "ms", 1_000_000))
-
-
-@dataclass(frozen=True, slots=True)
-class TimeUnit:
-    """The unit of a figure's time axis, which counts from the window's start."""
-
-    name: str
-    ns: int
-
-
-def time_unit(window: Window) -> TimeUnit:
-    """µs below 2 ms, ms below 2 s, else s."""
-    for upto, name, factor in _UNITS:
-        if window.dur_ns < upto:
-            return TimeUnit(name, factor)
-    return TimeUnit("s", 1_000_000_000)
 
 
 @figure.register

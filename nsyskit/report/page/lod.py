@@ -14,7 +14,8 @@ from typing import Any, Final
 import polars as pl
 
 from nsyskit.analysis.timeline import DensityResult, EventsResult, Lane
-from nsyskit.report.figures.timelines import bubble_text, event_name, time_unit
+from nsyskit.report.figures.base import time_unit
+from nsyskit.report.figures.timelines import bubble_text, event_name
 
 FULL: Final = 255
 """A share of 1 in a density packet."""

@@ -83,9 +83,13 @@ def _step_tiles(steps: StepsResult | None) -> list[Html]:
     for phase, cost in (steps.by_phase if steps else {}).items():
         quantiles = cost.ms_per_token
         if quantiles["p50"] is not None:
-            later = ", ".join(f"{name} {quantiles[name]:.2f}" for name in ("p95", "p99"))
-            tiles.append(_tile(f"{phase.capitalize()}, ms per token", f"{quantiles['p50']:.2f}", f"p50; {later}"))
+            p50, p95, p99 = (_milliseconds(quantiles[name]) for name in ("p50", "p95", "p99"))
+            tiles.append(_tile(f"{phase.capitalize()}, ms per token", p50, f"p50; p95 {p95}, p99 {p99}"))
     return tiles
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}"
 
 
 def _tile(label: str, value: str, note: str) -> Html:
