@@ -337,10 +337,15 @@ def _opens(segment: _Segment, current: _Pass | None) -> bool:
 
 
 def _n_vocab(passes: Sequence[_Pass]) -> int | None:
-    """From the sizes of output copies: 4 bytes a token of the vocabulary and output; None when they are no logits."""
-    sizes = [one.output_bytes // 4 for one in passes if one.output_bytes]
-    single = [one.output_bytes // 4 for one in passes if one.output_bytes and one.n_tokens == 1]
-    found = Counter(single).most_common(1)[0][0] if single else reduce(gcd, sizes, 0)
+    """From the sizes of output copies: 4 bytes a token of the vocabulary and output; None when they are no logits.
+
+    Best told by steps of one token, else by the output ids, else by what all sizes are a multiple of.
+    """
+    sizes = [(one, one.output_bytes // 4) for one in passes if one.output_bytes]
+    single = [size for one, size in sizes if one.n_tokens == 1]
+    by_ids = [size // ids for one, size in sizes if (ids := _output_ids(one)) and size % ids == 0]
+    votes = Counter(single or by_ids).most_common(1)
+    found = votes[0][0] if votes else reduce(gcd, (size for _, size in sizes), 0)
     return found if found > _MAX_VECTOR_BATCH else None
 
 
@@ -396,12 +401,11 @@ def _op_ends(trace: Trace, key: tuple[object, ...], passes: Sequence[_Pass]) -> 
 
 def _forward_end(starts: list[int], ends: list[int], last_call: int, op_end: int, limit: int | None) -> int | None:
     """The end of the first wait after the last call that outlasts the pass's work, before the next step's inputs."""
-    first = bisect_left(starts, last_call)
-    for start, end in zip(starts[first:], ends[first:], strict=True):
-        if limit is not None and start >= limit:
+    for position in range(bisect_left(starts, last_call), len(starts)):
+        if limit is not None and starts[position] >= limit:
             break
-        if end >= op_end:
-            return end
+        if ends[position] >= op_end:
+            return ends[position]
     return None if limit is None else max(min(op_end, limit), last_call)
 
 
@@ -453,14 +457,19 @@ def _n_outputs(one: _Pass, vocabulary: int | None) -> int | None:
     """From the logits copy, else from the output ids (the last upload, 4 bytes an output); 0 when nothing came back."""
     if one.output_bytes and vocabulary and one.output_bytes % (4 * vocabulary) == 0:
         return one.output_bytes // (4 * vocabulary)
-    uploads = [upload.size for segment in one.segments if segment.n_tokens for upload in segment.uploads]
-    last = uploads[-1]
-    spare = Counter(uploads)[4 * one.n_tokens] > 1 or last < 4 * one.n_tokens
-    if last % 4 == 0 and last <= 4 * one.n_tokens and spare:
-        return last // 4
+    if ids := _output_ids(one):
+        return ids
     if one.output_bytes and one.output_bytes % 4 == 0 and one.output_bytes <= 4 * one.n_tokens:
         return one.output_bytes // 4
     return None if one.output_bytes else 0
+
+
+def _output_ids(one: _Pass) -> int | None:
+    """How many output ids were uploaded, last and 4 bytes each; None where the last upload is something else."""
+    uploads = [upload.size for segment in one.segments if segment.n_tokens for upload in segment.uploads]
+    last = uploads[-1]
+    spare = Counter(uploads)[4 * one.n_tokens] > 1 or last < 4 * one.n_tokens
+    return last // 4 if last % 4 == 0 and last <= 4 * one.n_tokens and spare else None
 
 
 def _one_sequence(trace: Trace) -> bool:
