@@ -71,7 +71,7 @@ TABLES: Final[dict[str, Columns]] = {
 
 WIDE: Final[dict[str, frozenset[str]]] = {
     "kernels": frozenset({
-        "grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z",
+        "short_name_id", "graph_node_id", "grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z",
         "registers", "shared_static_bytes", "shared_dynamic_bytes",
     }),
     "api_calls": frozenset({"return_value", "callchain_id"}),

@@ -12,6 +12,7 @@ from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses, ops_of
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
+from nsyskit.ggml.decode import parse_name
 from nsyskit.intervals import complement, covered_ns
 from nsyskit.trace import Trace, Window
 
@@ -92,14 +93,14 @@ def _with_neighbours(trace: Trace, use: GpuUse, gaps: pl.DataFrame) -> pl.DataFr
 
 def op_names(trace: Trace, ops: pl.DataFrame) -> pl.Series:
     """What to call each operation (``kind``, ``row``): a kernel's short name, a copy's label and size, …"""
-    kernels = trace.kernels.select("short_name_id").collect()["short_name_id"]
+    kernels = trace.kernels.select("name_id").collect()["name_id"]
     copies = trace.memcpys.select("label", "bytes").collect()
     names: list[str] = []
     ids = [kernels[row] for kind, row in ops.select("kind", "row").iter_rows() if kind == "kernel"]
     strings = dict(strings_of(trace, pl.Series("ids", ids, pl.Int64)).iter_rows())
     for kind, row in ops.select("kind", "row").iter_rows():
         if kind == "kernel":
-            names.append(strings.get(kernels[row], "kernel"))
+            names.append(parse_name(strings.get(kernels[row], "kernel")).short)
         elif kind == "memcpy":
             names.append(f"memcpy {copies['label'][row]} {copies['bytes'][row]} B")
         else:

@@ -54,10 +54,10 @@ def quant_sum(trace: Trace, *, window: Window | None = None, rules: KernelRules 
 @once_per_trace
 def kernel_facts(trace: Trace, rules: KernelRules | None = None) -> pl.DataFrame:
     """What the catalogue says of every kernel name in the trace: ``name_id category family quant batch``."""
-    ids = trace.kernels.select("name_id", "short_name_id").unique("name_id", keep="first").collect()
+    ids = trace.kernels.select(pl.col("name_id").unique()).collect()
     full = strings_of(trace, ids["name_id"]).rename({"string_id": "name_id", "value": "name"})
-    short = strings_of(trace, ids["short_name_id"]).rename({"string_id": "short_name_id", "value": "short_name"})
-    names = ids.join(full, on="name_id", how="left").join(short, on="short_name_id", how="left")
+    # nsys's own short name is a column of a million rows that says what the full name says
+    names = ids.join(full, on="name_id", how="left").with_columns(short_name=pl.lit(None, pl.String))
     return (rules or KernelRules.load()).classify_frame(names).select("name_id", *KERNEL_FACTS)
 
 

@@ -135,7 +135,10 @@ def _graph_health(trace: Trace, window: Window) -> GraphHealth:
         for kind, pattern in _GRAPH_CALLS.items()
     }
     recorded = gpu_ops(trace)["call"].drop_nulls().unique()
-    nodes = trace.kernels.select(pl.col("graph_node_id").is_not_null().any()).collect().item()
+    by_graph = set(names.filter(pl.col("base_name").str.contains(_GRAPH_CALLS["launches"]))["name_id"])
+    nodes = by_graph and op_calls(trace).filter(
+        (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(list(by_graph))
+    ).height  # fmt: skip
     return GraphHealth(
         **{kind: rows.height for kind, rows in by_kind.items()},
         recorded=by_kind["launches"].filter(pl.col("call").is_in(recorded.implode())).height,

@@ -56,11 +56,11 @@ def osrt_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
 
 @once_per_trace
 def kernel_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
-    """GPU kernels by demangled name, as nsys's ``cuda_gpu_kern_sum``; ``short_name_id`` and ``name_id`` come along."""
+    """GPU kernels by demangled name, as nsys's ``cuda_gpu_kern_sum``; ``name_id`` comes along."""
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
     kernels = _within(trace.kernels, window)
-    rows = _durations(kernels, by="name_id", keep=("short_name_id",))
-    return SumResult("kernel_sum", _finished(named(trace, rows), keep=("name_id", "short_name_id")), window)
+    rows = _durations(kernels, by="name_id")
+    return SumResult("kernel_sum", _finished(named(trace, rows), keep=("name_id",)), window)
 
 
 def mem_time_sum(trace: Trace, *, window: Window | None = None) -> SumResult:

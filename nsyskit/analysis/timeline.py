@@ -25,6 +25,7 @@ from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.threads import PARTS, thread_name
 from nsyskit.analysis.windows import default_window, window_gpu
 from nsyskit.errors import MissingTableError
+from nsyskit.ggml.decode import parse_name
 from nsyskit.intervals import clip, complement, covered_ns, intersect, partition, subtract, union
 from nsyskit.trace import Trace, Window
 from nsyskit.units import human_ns, parse_duration_ns
@@ -437,13 +438,15 @@ def op_labels(trace: Trace, ops: pl.DataFrame) -> pl.Series:
 
 @once_per_trace
 def _kernel_labels(trace: Trace) -> pl.DataFrame:
-    kernels = trace.kernels.select("name_id", "short_name_id").collect()
-    facts = kernel_facts(trace).select("name_id", "quant")
-    short = strings_of(trace, kernels["short_name_id"]).rename({"string_id": "short_name_id"})
-    rows = kernels.join(short, on="short_name_id", how="left", maintain_order="left")
-    rows = rows.join(facts, on="name_id", how="left", maintain_order="left")
-    told = pl.concat_str(pl.col("value").fill_null("kernel"), pl.col("quant"), separator=" ", ignore_nulls=True)
-    return rows.select(kind=pl.lit("kernel"), row=pl.int_range(pl.len(), dtype=pl.Int64), told=told)
+    kernels = trace.kernels.select("name_id").collect()
+    names = strings_of(trace, kernels["name_id"]).rename({"string_id": "name_id"})
+    short = pl.Series("short", [parse_name(name).short for name in names["value"]], dtype=pl.String)
+    facts = names.with_columns(short).join(kernel_facts(trace).select("name_id", "quant"), on="name_id", how="left")
+    told = pl.concat_str("short", "quant", separator=" ", ignore_nulls=True)
+    rows = kernels.join(facts.select("name_id", told=told), on="name_id", how="left", maintain_order="left")
+    return rows.select(
+        kind=pl.lit("kernel"), row=pl.int_range(pl.len(), dtype=pl.Int64), told=pl.col("told").fill_null("kernel")
+    )
 
 
 # landmarks -------------------------------------------------------------------------------------------------------
