@@ -158,18 +158,18 @@ def _thread(
     calls = api_calls(trace).with_row_index("call").with_columns(pl.col("call").cast(pl.Int64)).filter(own)
     calls = calls.join(api_names(trace).select("name_id", name="base_name"), on="name_id", how="left")
     calls = calls.join(flows.select("call", flow="call"), on="call", how="left", maintain_order="left")
-    _write(writer, uuid, _Slices(_cut(calls, window), ends=False, nest=True), label=name, parent=parent)
+    _write(writer, uuid, _cut(calls, window, ends=False, nest=True), label=name, parent=parent)
     os_calls = named(trace, classified_os_calls(trace).filter(own)).with_columns(flow=pl.lit(None, pl.Int64))
     if os_calls.height:
         below, _ = writer.track(parent=uuid, name="OS calls")
-        _write(writer, below, _Slices(_cut(os_calls, window), ends=False, nest=True), label="OS calls", parent=uuid)
+        _write(writer, below, _cut(os_calls, window, ends=False, nest=True), label="OS calls", parent=uuid)
 
 
 def _steps(writer: _Writer, steps: pl.DataFrame, *, parent: int, window: Window | None) -> None:
     uuid, _ = writer.track(parent=parent, name="llama.cpp steps")
     told = pl.format("{} of {} tokens", "phase", "n_tokens")
     rows = steps.select("tid", start_ns="begin_ns", end_ns="end_ns", name=told, flow=pl.lit(None, pl.Int64))
-    _write(writer, uuid, _Slices(_cut(rows, window), ends=False, nest=False), label="llama.cpp steps", parent=parent)
+    _write(writer, uuid, _cut(rows, window, ends=False, nest=False), label="llama.cpp steps", parent=parent)
 
 
 def _gpu(writer: _Writer, trace: Trace, use: GpuUse, *, window: Window | None, flows: pl.DataFrame) -> None:
@@ -182,7 +182,7 @@ def _gpu(writer: _Writer, trace: Trace, use: GpuUse, *, window: Window | None, f
     for (pid, stream), rows in ops.sort("pid", "stream", "start_ns").group_by("pid", "stream", maintain_order=True):
         label = f"stream {stream} of process {pid}"
         track, _ = writer.track(parent=uuid, name=label)
-        _write(writer, track, _Slices(_cut(rows, window), ends=True, nest=False), label=label, parent=uuid)
+        _write(writer, track, _cut(rows, window, ends=True, nest=False), label=label, parent=uuid)
     _queue_depth(writer, ops, uuid, window)
 
 
@@ -265,10 +265,11 @@ def _edges(rows: pl.DataFrame) -> Iterator[tuple[int, int, str, int | None]]:
         yield opened.pop(), _END, "", None
 
 
-def _cut(rows: pl.DataFrame, window: Window | None) -> pl.DataFrame:
+def _cut(rows: pl.DataFrame, window: Window | None, *, ends: bool, nest: bool) -> _Slices:
+    """Slices of the window; where they may nest, outer ones come before inner ones of the same start."""
     cut = rows if window is None else clip(rows, window.start_ns, window.end_ns)
     named_rows = cut.select("start_ns", "end_ns", pl.col("name").fill_null("unknown"), "flow")
-    return named_rows.sort("start_ns", "end_ns", descending=[False, True], maintain_order=True)
+    return _Slices(named_rows.sort("start_ns", "end_ns", descending=[False, nest], maintain_order=True), ends, nest)
 
 
 def _flows(trace: Trace, window: Window | None) -> pl.DataFrame:
