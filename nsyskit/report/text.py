@@ -217,16 +217,28 @@ def _threads(result: ThreadsResult, layout: Layout) -> RenderableType | None:
 
 def _ledger_block(title: str, parts: Mapping[str, int], total: int, width: int) -> RenderableType:
     shown = {name: value for name, value in parts.items() if value}
-    legend, small = Text(), 0
+    legend, small = [], 0
     for name, value in sorted(shown.items(), key=lambda item: -item[1]):
         if value < _SMALL_SHARE * total:
             small += value
             continue
-        legend.append("■ ", style=PART_COLORS[_part(name)])
-        legend.append(f"{name} {human_ns(value)} ({human_share(value / total)})   ")
+        square = ("■ ", PART_COLORS[_part(name)])
+        legend.append(Text.assemble(square, f"{name} {human_ns(value)} ({human_share(value / total)})"))
     if small:
-        legend.append(f"the rest {human_ns(small)}")
-    return Group(Text(title, style="bold"), _bar(shown, total, width - 2), Padding(legend, (0, 0, 0, 2)))
+        legend.append(Text(f"the rest {human_ns(small)}"))
+    lines = _packed(legend, width - 2)
+    return Group(Text(title, style="bold"), _bar(shown, total, width - 2), Padding(Group(*lines), (0, 0, 0, 2)))
+
+
+def _packed(entries: Sequence[Text], width: int) -> list[Text]:
+    """Entries side by side, as many as fit a line: a figure is never torn from its name or its unit."""
+    lines: list[Text] = []
+    for entry in entries:
+        if lines and lines[-1].cell_len + 3 + entry.cell_len <= width:
+            lines[-1].append("   ").append_text(entry)
+        else:
+            lines.append(entry)
+    return lines
 
 
 def _bar(parts: Mapping[str, int], total: int, width: int) -> Text:
