@@ -27,7 +27,8 @@ def idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Dat
     """The instants of the window at which the GPU did nothing: cause -> merged ``start_ns end_ns``."""
     whole = _whole(trace)
     drivers = _drivers(trace, use, window)
-    if whole == window or _needs_window(trace, use) or not drivers.equals(_drivers(trace, use, whole)):
+    inside = whole.start_ns <= window.start_ns and window.end_ns <= whole.end_ns and window != whole
+    if not inside or _needs_window(trace, use) or not drivers.equals(_drivers(trace, use, whole)):
         return _idle_by_cause(trace, use, window, drivers)
     # the same threads, so the same causes: cut them out of the whole instead of working them out again
     causes = idle_by_cause(trace, use, whole)
