@@ -367,7 +367,7 @@ def _timed(trace: Trace, key: tuple[object, ...], passes: Sequence[_Pass]) -> tu
     )
     starts, ends = calls["start_ns"].to_list(), calls["end_ns"].to_list()
     op_ends = _op_ends(trace, key, passes)
-    waited = _waited_blocked(trace, own)
+    waited = _waited_blocked(trace, own) if trace.meta.sources.get("osrt", False) else None
     result: list[_Timed] = []
     torn = 0
     for position, one in enumerate(passes):
@@ -413,8 +413,11 @@ def _waited_blocked(trace: Trace, own: pl.Expr) -> pl.DataFrame:
     return union(classified_os_calls(trace).filter(own & (pl.col("class") == "blocked")))
 
 
-def _close_requests(steps: list[_Timed], blocked: pl.DataFrame) -> None:
-    """An idle wait for work ends a request: most of the time to the next step is spent in a blocking OS call."""
+def _close_requests(steps: list[_Timed], blocked: pl.DataFrame | None) -> None:
+    """An idle wait for work ends a request: most of the time to the next step is spent in a blocking OS call.
+
+    ``blocked`` None, without the OS runtime: a pause far longer than any other work between steps must do.
+    """
     pauses = pl.DataFrame(
         {
             "start_ns": [step.forward_end for step in steps],
@@ -422,14 +425,17 @@ def _close_requests(steps: list[_Timed], blocked: pl.DataFrame) -> None:
         },
         schema={"start_ns": pl.Int64, "end_ns": pl.Int64},
     )
-    waits = covered_ns(pauses, blocked).to_list()
-    usual = (pauses["end_ns"] - pauses["start_ns"]).median() or 0
+    waits = [None] * len(steps) if blocked is None else covered_ns(pauses, blocked).to_list()
+    usual = float((pauses["end_ns"] - pauses["start_ns"]).median() or 0)  # type: ignore[arg-type]
     request = 0
     for step, waiting in zip(steps, waits, strict=True):
         pause = step.end - step.forward_end
         step.request = request
-        long = pause > _MIN_IDLE_NS and pause > 3 * float(usual)  # type: ignore[arg-type]
-        if step.last or (long and 2 * waiting >= pause) or (blocked.is_empty() and long and pause > 20 * float(usual)):  # type: ignore[arg-type]
+        if waiting is None:
+            idle = pause > 20 * max(usual, _MIN_IDLE_NS)
+        else:
+            idle = pause > _MIN_IDLE_NS and pause > 3 * usual and 2 * waiting >= pause
+        if step.last or idle:
             step.last, step.end = True, step.forward_end
             request += 1
 
@@ -496,6 +502,8 @@ def _phases(steps: Sequence[_Timed], outputs: Sequence[int | None], *, alone: bo
             generating = answered = 0
         if not step.same_batch:
             generating, answered = answered or generating, 0
+            if n_outputs is not None:  # their tokens come first in a batch: those beyond its outputs have finished
+                generating = min(generating, n_outputs)
         answered += known
         if n_outputs is None or n_outputs >= step.one.n_tokens:
             phases.append("decode" if known else "prefill")
@@ -503,7 +511,7 @@ def _phases(steps: Sequence[_Timed], outputs: Sequence[int | None], *, alone: bo
             finished = generating == 1 and known == 1 and _next_decodes(steps, outputs, position)
             mixed = not alone and generating > 0 and known > 0 and not finished
             phases.append("mixed" if mixed else "prefill")
-        generating = max(0, generating - known)  # their tokens come first in a batch
+        generating = max(0, generating - known)
     return phases
 
 
