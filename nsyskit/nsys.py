@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ INSTALL_HINT = (
 _MAGIC = re.compile(rb"NVIDIA Tegra Profiler Report (\d+(?:[@.]\d+)*)")
 _PERCENT = re.compile(r"\[\s*=*\s*(\d{1,3})%")
 _HELP_TIMEOUT_S = 30.0
+_SILENCE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +202,15 @@ def report_version(report: Path) -> str | None:
 
 
 def run_watched(
-    argv: Sequence[str], progress: Progress | None = None, *, environment: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    watch: Callable[[], None] = lambda: None,
 ) -> tuple[int, str]:
     """Run an nsys command to its end: its exit code, and what it said apart from its progress bars.
 
-    Anything that is raised meanwhile, such as a Ctrl-C, ends the command.
+    Anything that is raised meanwhile ends the command: by a Ctrl-C, or by ``watch``, called while it is silent.
 
     Raises:
         NsysError: it cannot be run.
@@ -220,7 +226,7 @@ def run_watched(
     with process:
         try:
             lines: list[str] = []
-            for line in _lines(process.stdout):
+            for line in _lines(process.stdout, watch):
                 percent = _PERCENT.search(line)
                 if percent is None:
                     lines.append(line)
@@ -266,11 +272,17 @@ def _check_report(nsys: Nsys, report: Path) -> None:
         raise TraceFormatError(f"{report} {what}", hint="capture again or name a .nsys-rep file")
 
 
-def _lines(stream: IO[bytes] | None) -> Iterator[str]:
+def _lines(stream: IO[bytes] | None, watch: Callable[[], None]) -> Iterator[str]:
     """Lines as they come, also those that a carriage return ends, as in nsys's progress bars."""
     assert stream is not None  # noqa: S101  Popen with PIPE has one
     rest = b""
-    while chunk := os.read(stream.fileno(), 65536):
+    while True:
+        if not select.select([stream], [], [], _SILENCE_S)[0]:
+            watch()
+            continue
+        chunk = os.read(stream.fileno(), 65536)
+        if not chunk:
+            break
         *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
         yield from (line.decode(errors="replace") for line in whole if line.strip())
     if rest.strip():

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from nsyskit import __version__
+from nsyskit.capture.disk import DiskWatch, full_error, full_folder
 from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.facts import host_facts, llama_build, model_facts
 from nsyskit.capture.gpubounds import gpu_bounds
@@ -107,6 +108,7 @@ def _new_run(config: CaptureConfig, nsys: Nsys | None, interrupts: Interrupts, u
         processes=Processes(environment),
         interrupts=interrupts,
         nvml=NvmlSampler(config.nvml_hz),
+        disk=DiskWatch(config.folder),
     )
 
 
@@ -116,6 +118,9 @@ def _recorded(run: Run) -> NsyskitError | None:
         write_json(run.folder.run_json, _facts(run, {"state": "running"}))
         run.nvml.start()
         check_session_free(run)
+        full = full_folder(run.folder.path)
+        if full is not None:
+            raise full_error(full)
         with ExitStack() as stack:
             stack.callback(run.nvml.stop)
             stack.enter_context(_key_file(run.config))

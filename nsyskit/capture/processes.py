@@ -76,6 +76,11 @@ class Processes:
         pids = {process.pid for process in program}
         return tuple(process for process in program if process.ppid not in pids)
 
+    def still_there(self, process: Found) -> bool:
+        """Whether a process that was found before still lives; cheaper than finding it again."""
+        current = _read_stat(process.pid)
+        return current is not None and current.started == process.started
+
     def end_program(
         self, process: subprocess.Popen[bytes], *, grace_s: float, hurry: Callable[[], bool] = lambda: False
     ) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nsyskit.capture.config import ProgramKind
 
 _NSYS_WRITES_S = 600.0
+_STUCK_S = 2.0
 
 
 def run_program(run: Run) -> None:
@@ -97,16 +98,16 @@ def prompt_echo(program: Sequence[str], kind: ProgramKind) -> bytes | None:
 
 def _end_early(run: Run, process: subprocess.Popen[bytes]) -> None:
     """Keep the window so far, then end the program."""
-    if process.poll() is None and run.nsys is not None:
+    if process.poll() is None and run.nsys is not None and not run.disk.found_full:
         with run.ui.stage("writing the rep file") as advance:
             run.tell_nsys(stop_argv(run.config, run.nsys), progress=lambda share: advance(share, ""))
     if process.poll() is None:
         run.ended_by_us = True
         with run.ui.stage("ending the program"):
-            killed = run.processes.end_program(process, grace_s=run.config.stop_timeout_s, hurry=run.interrupts.hurry)
+            killed = run.processes.end_program(process, grace_s=run.grace_s, hurry=run.interrupts.hurry)
             if killed:
                 run.note(f"the program did not end within {run.config.stop_timeout_s:g} s of SIGTERM and was killed")
-    deadline = time.monotonic() + _NSYS_WRITES_S
+    deadline = time.monotonic() + (_STUCK_S if run.disk.found_full else _NSYS_WRITES_S)
     while process.poll() is None and time.monotonic() < deadline and not run.interrupts.hurry():
         time.sleep(0.05)
 

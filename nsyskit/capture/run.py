@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from nsyskit.capture.disk import full_error, full_folder
 from nsyskit.capture.secrets import hide_secrets
-from nsyskit.errors import CaptureError, NsysError, NsyskitError, OutputError
+from nsyskit.errors import CaptureError, NsysError, NsyskitError
 from nsyskit.nsys import importer, importer_mend, run_watched
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nsyskit.capture.config import CaptureConfig
+    from nsyskit.capture.disk import DiskWatch
     from nsyskit.capture.endpoints import ServerSamples
     from nsyskit.capture.interrupts import Interrupts
     from nsyskit.capture.load import Request
@@ -41,6 +43,7 @@ class Run:
     processes: Processes
     interrupts: Interrupts
     nvml: NvmlSampler
+    disk: DiskWatch
     notes: list[str] = field(default_factory=list)
     times: dict[str, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -61,9 +64,14 @@ class Run:
 
     def tell_nsys(self, argv: Sequence[str], *, progress: Callable[[float], None] | None = None) -> tuple[int, str]:
         """Run an nsys command beside the program, and keep what it says."""
-        code, said = run_watched(argv, progress, environment=self.processes.environment)
+        code, said = run_watched(argv, progress, environment=self.processes.environment, watch=self.disk)
         self.log(argv, said)
         return code, said
+
+    @property
+    def grace_s(self) -> float:
+        """How long a program may take to end; with a full disk nsys would keep it waiting for ever."""
+        return 2.0 if self.disk.found_full else self.config.stop_timeout_s
 
     def log(self, argv: Sequence[str], said: str) -> None:
         """Add to ``nsys.log``; a full disk must not hide the error that it caused."""
@@ -156,13 +164,14 @@ def missing_rep(run: Run, said: str) -> NsyskitError:
     """Why there is no rep file after nsys claimed to have written one."""
     assert run.nsys is not None  # noqa: S101  only nsys could have written one
     text = said.lower()
+    full = full_folder(run.folder.path)
+    if full is not None or "no space left" in text or "disk is full" in text:
+        return full_error(full or run.folder.path)
     if "importer" in text or importer(run.nsys) is None:
         return NsysError(
             f"nsys {run.nsys.version_text} does not find its importer and left no rep file",
             hint=f"mend it with: {importer_mend(run.nsys)}",
         )
-    if "no space left" in text or "disk is full" in text:
-        return OutputError(f"the disk is full: no room for {run.folder.rep}", hint="free space in it and in TMPDIR")
     last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
     return NsysError(
         f"nsys wrote no rep file{f' ({last[0][:200]})' if last else ''}",
@@ -176,4 +185,5 @@ def wait_for_exit(run: Run, process: subprocess.Popen[bytes], title: str) -> Non
     with run.ui.stage(title) as advance:
         while process.poll() is None:
             advance(None, f"{time.monotonic() - begin:.0f} s")
+            run.disk()
             time.sleep(0.05)

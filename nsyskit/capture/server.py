@@ -7,12 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nsyskit.capture.address import check_port_free, listens
+from nsyskit.capture.disk import full_error, full_folder
 from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.interrupts import Interrupted
 from nsyskit.capture.load import Clock, Load
 from nsyskit.capture.plan import launch_argv, shutdown_argv, start_argv, stop_argv
 from nsyskit.capture.run import TRIES, Run, last_errors, launch_error, missing_rep, nsys_stumbled, try_again
-from nsyskit.errors import CaptureError, NsysError
+from nsyskit.errors import CaptureError, NsysError, NsyskitError
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 
     from nsyskit.capture.address import Address
     from nsyskit.capture.config import LoadConfig
+    from nsyskit.capture.processes import Found
 
 _START_TRIES_S = 15.0
 _NSYS_ENDS_S = 60.0
+_STUCK_S = 2.0
+_CRASH_S = 2.0
+_LAST = 16  # the requests of which some were in flight when a server crashed
 
 
 def run_server(run: Run) -> None:
@@ -71,6 +76,7 @@ class Server:
         self.run = run
         self._address = address
         self._process: subprocess.Popen[bytes] | None = None
+        self._program: tuple[Found, ...] = ()
 
     def launch(self) -> None:
         """Start the server, its output going to the run folder."""
@@ -81,8 +87,10 @@ class Server:
             self._process = run.processes.start(argv, stdout=out, stderr=err)
 
     def alive(self) -> bool:
-        """Whether the server's process still runs."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the server still runs; nsys may outlive it by the time it takes to write the rep file."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        return not self._program or any(self.run.processes.still_there(process) for process in self._program)
 
     def wait_ready(self) -> None:
         """Wait for ``/health`` to answer 200.
@@ -114,6 +122,7 @@ class Server:
         Raises:
             CaptureError: another process listens on its port.
         """
+        self._program = self.run.processes.program_roots()
         pids = [process.pid for process in self.run.processes.program()]
         if listens(pids, self._address.port) is False:
             raise CaptureError(
@@ -155,14 +164,20 @@ class Server:
         run = self.run
         self._start()
         run.mark("window_begin")
+        problem: NsyskitError | None = None
         try:
             inside()
         finally:
             run.mark("window_end")
+            died = not self.alive()
             with run.interrupts.deferred():
-                self._stop()
-        if not self.alive():
+                problem = self._stop()
+            if problem is not None:
+                run.note(str(problem))
+        if died:
             raise self._death("under the load")
+        if problem is not None:
+            raise problem
 
     def wait_for_traffic(self) -> None:
         """Let the user's own traffic come, until Ctrl-C or for the time asked."""
@@ -209,8 +224,16 @@ class Server:
             load.on_done = done
             load.run(beside)
         sent = load.requests[warm:]
+        if any(request.error is not None and not request.timings for request in sent[-_LAST:]):
+            self._await_death()
         if sent and all(request.error is not None for request in sent) and self.alive():
             raise CaptureError(f"no request succeeded ({sent[0].error})", hint="see requests.sqlite in the run folder")
+
+    def _await_death(self) -> None:
+        """Give a server whose connections broke a moment to be gone: a crash takes a while."""
+        deadline = time.monotonic() + _CRASH_S
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def close(self) -> None:
         """End the server: SIGTERM, SIGKILL after the grace; then whatever nsys left."""
@@ -221,16 +244,15 @@ class Server:
         if self.alive():
             run.ended_by_us = True
             with run.ui.stage("ending the server"):
-                killed = run.processes.end_program(
-                    process, grace_s=run.config.stop_timeout_s, hurry=run.interrupts.hurry
-                )
+                killed = run.processes.end_program(process, grace_s=run.grace_s, hurry=run.interrupts.hurry)
             if killed:
                 run.note(f"the server did not end within {run.config.stop_timeout_s:g} s of SIGTERM and was killed")
+        patience = _STUCK_S if run.disk.found_full else _NSYS_ENDS_S
         with run.ui.stage("waiting for nsys"), suppress(TimeoutError):
-            _wait(process, _NSYS_ENDS_S, run.interrupts.hurry)
+            _wait(process, patience, run.interrupts.hurry)
         run.returncode = process.poll()
         run.mark("end")
-        if run.nsys is not None and run.processes.alive():
+        if run.nsys is not None and not run.disk.found_full and run.processes.alive():
             run.tell_nsys(shutdown_argv(run.config, run.nsys))
 
     def _start(self) -> None:
@@ -244,28 +266,37 @@ class Server:
                 code, said = run.tell_nsys(argv)
                 if code == 0:
                     return
+                full = full_folder(run.folder.path)
+                if full is not None:
+                    run.disk.found_full = True
+                    raise full_error(full)
                 # nsys lists a session before it can be used, and dies of an exception then.
                 if time.monotonic() > deadline or not self.alive():
                     raise NsysError(f"nsys start failed ({_last(said)})", hint=f"see {run.folder.nsys_log}")
                 time.sleep(0.3)
 
-    def _stop(self) -> None:
+    def _stop(self) -> NsyskitError | None:
+        """End the window; what went wrong is returned, for something worse may be on its way."""
         run = self.run
         if run.nsys is None:
-            return
-        if not self.alive():  # nsys ends the session by itself, and writes what it has
-            with suppress(TimeoutError):
-                _wait(self._process, _NSYS_ENDS_S, run.interrupts.hurry)
+            return None
         with run.ui.stage("writing the rep file") as advance:
-            code, said = run.tell_nsys(stop_argv(run.config, run.nsys), progress=lambda share: advance(share, ""))
-        if not run.folder.rep.exists():
-            raise missing_rep(run, said)
-        if code and self.alive():
-            run.note(f"nsys stop ended with {code}: {_last(said)}")
+            try:
+                if not self.alive():  # nsys ends the session by itself, and writes what it has
+                    with suppress(TimeoutError):
+                        _wait(self._process, _NSYS_ENDS_S, run.interrupts.hurry)
+                said = ""
+                if not run.folder.rep.exists():
+                    _, said = run.tell_nsys(stop_argv(run.config, run.nsys), progress=lambda share: advance(share, ""))
+            except NsyskitError as error:
+                return error
+        return None if run.folder.rep.exists() else missing_rep(run, said)
 
     def _death(self, when: str) -> CaptureError | NsysError:
         run = self.run
         if self._process is not None:
+            with suppress(TimeoutError):
+                _wait(self._process, _NSYS_ENDS_S, run.interrupts.hurry)
             run.returncode = self._process.poll()
         if run.nsys is not None and nsys_stumbled(run):
             return NsysStumbledError("nsys failed before it launched the server", hint=f"see {run.folder.program_err}")

@@ -85,9 +85,9 @@ def test_a_server_that_crashes_under_load(capture):
 
 
 def test_a_server_that_never_gets_healthy(capture):
-    run = capture([*SERVER, "--ready-timeout", 1.5], program("quick_server.py", "--never-healthy"))
+    run = capture([*SERVER, "--ready-timeout", 1], program("quick_server.py", "--never-healthy"))
     assert run.code == 7
-    assert "not healthy within 1.5 s (HTTP 503)" in run.err
+    assert "not healthy within 1 s (HTTP 503)" in run.err
 
 
 def test_a_server_that_hangs_in_its_shutdown(capture):
@@ -219,6 +219,15 @@ def test_a_full_disk(capture, small_disk):
     assert "the disk is full" in run.err
     assert run.facts["outcome"]["state"] == "failed"
     assert not (run.folder / "trace.sqlite").exists()
+
+
+@pytest.mark.parametrize("kind", ["other", "server"])
+def test_a_full_temporary_disk(capture, small_disk, kind):
+    # nsys gathers the trace there, and neither ends nor says why when it is full
+    words = program("busy_program.py", 1) if kind == "other" else program("quick_server.py")
+    run = capture(["--kind", kind, *FEW], words, env={"TMPDIR": str(small_disk)})
+    assert run.code == 6, run.err
+    assert "where nsys gathers the trace, has no room; free space or set TMPDIR" in run.err
 
 
 def test_no_nsys(capture, tmp_path):
