@@ -9,6 +9,10 @@ import pytest
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--refresh", action="store_true", help="write the transcripts of the documentation anew")
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch) -> None:
     """Exports of rep files never reach the cache of whoever runs the tests."""
