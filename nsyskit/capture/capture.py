@@ -69,7 +69,7 @@ def capture(config: CaptureConfig, nsys: Nsys | None, *, ui: Ui | None = None) -
             pass
         finally:
             with interrupts.deferred():
-                left = run.processes.end_all()
+                left = run.processes.end_all(grace_s=0.5 if run.disk.found_full else 3.0)
         if left:
             run.note(f"had to be killed at the end: {', '.join(left)}")
         with interrupts.deferred():

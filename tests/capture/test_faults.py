@@ -52,14 +52,16 @@ def test_ctrl_c_keeps_the_window_of_a_program(capture):
 
 
 def test_sigterm_ends_a_program_that_ignores_it(capture):
-    run = capture(["--no-nvml", "--stop-timeout", 1], program("busy_program.py", 60, "--deaf"), wait=False)
+    run = capture(
+        ["--no-nvml", "--no-export", "--stop-timeout", 1], program("busy_program.py", 60, "--deaf"), wait=False
+    )
     run.until("running the program")
     wait_for(run.folder / "program.out", "begun")
     run.signal(signal.SIGTERM)
     run.wait()
     assert run.code == 143
     assert "was killed" in run.err
-    assert (run.folder / "trace.sqlite").exists()
+    assert (run.folder / "trace.nsys-rep").exists()
 
 
 def test_a_server_under_load(capture):
@@ -263,7 +265,7 @@ def wait_for(path, text, timeout=20):
 
 
 def test_quiet_says_nothing(capture):
-    run = capture(["-q", "--no-nvml"], program("busy_program.py", 0.1))
+    run = capture(["-q", "--no-nvml", "--no-export"], program("busy_program.py", 0.1))
     assert (run.code, run.out, run.err) == (0, "run\n", "")
 
 
