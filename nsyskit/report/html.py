@@ -154,7 +154,7 @@ def _head_bar(report: Report, anchors: Sequence[tuple[str, str]]) -> Html:
     if window is not None:
         facts.append(f"window “{window.kind}” {human_ns(window.dur_ns)}")
     links = (tag("a", text(title), href=f"#{anchor}") for anchor, title in anchors)
-    theme = tag("button", text("Theme"), type="button", id="theme", aria_label="Switch between light and dark")
+    theme = tag("button", text("Light / dark"), type="button", id="theme")
     return tag(
         "header",
         tag("p", tag("strong", text("nsyskit")), *(tag("span", text(fact)) for fact in facts), class_="facts"),

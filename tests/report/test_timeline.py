@@ -121,7 +121,8 @@ class TestEvents:
         assert (bubble["before"], bubble["after"]) == ("mul", "memcpy DtoH 64 B")
         pieces = found.events.filter(pl.col("bubble") == 1).select("start_ns", "end_ns", "part").rows()
         assert pieces == [
-            (8, 10, "host"), (10, 14, "cuda"), (14, 15, "host"), (15, 16, "blocked"), (16, 19, "host"), (19, 20, "submit"),
+            (8, 10, "host"), (10, 14, "cuda"), (14, 15, "host"), (15, 16, "blocked"),
+            (16, 19, "host"), (19, 20, "submit"),
         ]  # fmt: skip
 
     def test_events_are_cut_at_the_window_and_keep_their_length(self, tiny):

@@ -41,7 +41,7 @@ def _density(result: DensityResult) -> go.Figure:
     for index, lane in enumerate(result.lanes):
         axis = _axis(index)
         for part in lane.parts:
-            shares = (level[f"{lane.key}/{part}"] / width).round(4).to_list()
+            shares = (level[f"{lane.key}/{part}"] / width).fill_nan(0.0).round(4).to_list()
             drawn.add_scatter(
                 x=x,
                 y=[*shares, shares[-1]],

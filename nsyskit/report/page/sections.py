@@ -49,7 +49,7 @@ class Sections:
             class_="plot",
             id=f"figure-{identifier}",
             data_figure=identifier,
-            role="img",
+            role="group",
             aria_label=described,
             style=f"height:{height}px",
         )

@@ -1,0 +1,222 @@
+"""The HTML report as a file: what it says first, that it is safe, small, whole and the same again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny_trace import api, fact, kernel, memcpy, open_tiny, process, string, thread_name, write_sqlite
+
+from nsyskit.analysis.analyze import analyze
+from nsyskit.analysis.timeline import events, timelines
+from nsyskit.cli import cli
+from nsyskit.errors import MissingTableError
+from nsyskit.ingest import open_trace
+from nsyskit.report.html import CHAPTERS, library_file, render_html, render_timeline
+from nsyskit.report.palette import PART_COLORS
+from nsyskit.report.words import ADVICE, HEADLINES, PARTS
+from nsyskit.trace import Window
+
+DEMO = Path(__file__).resolve().parents[2] / "traces" / "demo" / "trace.sqlite"
+EVIL = "<script>alert(1)</script><b onmouseover=x>&\"'"
+ROWS = (
+    process(f"/home/zebra77/{EVIL}"), thread_name(EVIL),
+    api(EVIL, 0, 1), api("cudaLaunchKernel", 0, 2, corr=1), kernel(f"void k<{EVIL}>(int)", 3, 8, short=EVIL, corr=1),
+    api("cudaMalloc", 9, 14), kernel("k", 20, 22), memcpy("DtoH", 22, 24, 64),
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a browser would make of the file: visible text, elements, packed data by id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.packed: dict[str, bytes] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in {"meta", "input", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, "elements are closed in order"
+
+    def handle_data(self, data: str) -> None:
+        attrs = self.elements[-1][1] if self.elements else {}
+        if self.open and self.open[-1] == "script" and attrs.get("type") == "application/octet-stream":
+            self.packed[str(attrs["id"])] = zlib.decompress(base64.b64decode(data))
+        elif not self.open or self.open[-1] not in {"script", "style"}:
+            self.text.append(data)
+
+    @property
+    def said(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def page_of(trace, **options: str) -> tuple[str, Page]:
+    told = analyze(trace)
+    try:
+        drawn = timelines(trace, window=told.window)
+    except MissingTableError:
+        drawn = None
+    html = render_html(told, timelines=drawn, **options)
+    return html, Page(html)
+
+
+def test_the_first_screen_says_what_bounds_the_run():
+    _, page = page_of(open_trace(DEMO))
+    start = page.said[: page.said.index("Phases and steps What a token cost")]
+    assert "What bounds this run The GPU waits for the CPU host-bound" in start
+    parts = (
+        "Decode, ms per token", "GPU busy", "Largest idle cause host", "At most this much faster without",
+        "Where each GPU's time went", "Where the driving threads' time went", "How far to trust this",
+    )  # fmt: skip
+    for part in parts:
+        assert part in start
+    assert "CUDA graphs were traced node by node" in start
+
+
+def test_sections_in_the_order_of_the_house():
+    _, page = page_of(open_trace(DEMO))
+    sections = [attrs["id"] for tag, attrs in page.elements if tag == "section"]
+    assert sections == [
+        "overview", "steps", "timelines", "kernels", "bubbles", "sync", "launch", "copies", "host", "provenance",
+    ]  # fmt: skip
+
+
+def test_the_bars_parts_are_the_ledgers(tmp_path):
+    """Kernels 3–8 and 20–22, a copy 22–24 in a window 3–24: idle 8–20, of it 5 in cudaMalloc."""
+    _, page = page_of(open_tiny(tmp_path, *ROWS))
+    grown = [int(found) for tag, attrs in page.elements if tag == "span" and (found := _grow(attrs))]
+    assert grown[:4] == [7, 2, 7, 5]
+    assert sum(grown[:4]) == 24 - 3
+
+
+def _grow(attrs: dict[str, str | None]) -> str:
+    found = re.match(r"flex-grow:(\d+)", attrs.get("style") or "")
+    return found[1] if found else ""
+
+
+def test_names_of_the_trace_are_text(tmp_path):
+    html, page = page_of(open_tiny(tmp_path, *ROWS))
+    scripts = [attrs for tag, attrs in page.elements if tag == "script"]
+    assert {attrs.get("type") for attrs in scripts} == {None, "application/octet-stream"}
+    assert sum(attrs.get("type") is None for attrs in scripts) == 1
+    assert not any("onmouseover" in attrs for _, attrs in page.elements)
+    assert html.count("<script>alert(1)") == 0
+    assert EVIL.split("<b", maxsplit=1)[0] in page.said  # shown, as text
+    assert not page.open
+
+
+def test_figures_do_not_read_names_as_markup(tmp_path):
+    _, page = page_of(open_tiny(tmp_path, *ROWS))
+    for identifier, content in page.packed.items():
+        if identifier.startswith(("figures", "lod-")):
+            assert b"<script" not in content
+            assert b"<b " not in content
+
+
+def test_no_secrets(tmp_path):
+    secrets = [
+        fact("PROCESS_0:ARGS", "--api-key hunter2"), fact("PROCESS_0:CWD", "/home/zebra77/models"),
+        string(900, "TOKEN=hunter2"), fact("HOSTNAME", "zebra77-box", table="META_DATA_EXPORT"),
+    ]  # fmt: skip
+    html, page = page_of(open_tiny(tmp_path, *ROWS, *secrets))
+    everything = html + " ".join(content.decode("latin-1") for content in page.packed.values())
+    for secret in ("hunter2", "zebra77", "TOKEN"):
+        assert secret not in everything
+
+
+def test_the_same_bytes_again():
+    assert page_of(open_trace(DEMO))[0] == page_of(open_trace(DEMO))[0]
+
+
+def test_every_real_trace_has_a_small_whole_page(real_trace):
+    html, page = page_of(open_trace(real_trace))
+    assert len(html.encode()) < 6_000_000
+    assert not page.open
+    assert page.said.count("What bounds this run") == 1
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_plotly_beside_the_page(tmp_path):
+    html, page = page_of(open_trace(DEMO), plotly="directory")
+    assert len(html) < 600_000
+    assert "plotly-js" not in page.packed
+    assert [attrs["src"] for tag, attrs in page.elements if tag == "script" and "src" in attrs] == ["plotly.min.js"]
+    assert library_file().startswith(b"/**\n* plotly.js")
+
+
+def test_nothing_of_the_network():
+    html, _ = page_of(open_trace(DEMO))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy
+    assert "default-src" in policy[1]
+    assert "http" not in policy[1]
+    assert not re.search(r'(src|href)="(https?:)?//', html)
+
+
+def test_figures_stand_in_the_page_and_nowhere_twice():
+    _, page = page_of(open_trace(DEMO))
+    places = [attrs["data-figure"] for _, attrs in page.elements if "data-figure" in attrs]
+    assert sorted(places) == sorted(json.loads(page.packed["figures"]))
+
+
+def test_a_window_on_its_own():
+    trace = open_trace(DEMO)
+    exact = events(trace, Window("explicit", 0, 10**9), title="all of it", cap=100)
+    page = Page(render_timeline("demo", exact))
+    assert "too many for one figure, so neighbours are put together" in page.said
+    assert not page.open
+
+
+def test_words_for_everything():
+    assert HEADLINES.keys() == ADVICE.keys()
+    assert PARTS.keys() == PART_COLORS.keys()
+    assert len({name for chapter in CHAPTERS for name in chapter.names}) == sum(len(one.names) for one in CHAPTERS)
+
+
+class TestCommands:
+    def test_report(self, tmp_path):
+        target = tmp_path / "report.html"
+        argv = ["report", str(DEMO), "-o", str(target), "--around", "+5ms", "--plotly", "directory"]
+        result = CliRunner().invoke(cli, argv)
+        assert (result.exit_code, result.stdout) == (0, f"{target}\n")
+        assert (tmp_path / "plotly.min.js").stat().st_size == len(library_file())
+        assert "Around the time asked for" in Page(target.read_text(encoding="utf-8")).said
+        again = CliRunner().invoke(cli, argv)
+        assert (again.exit_code, "--force" in again.stderr) == (6, True)
+
+    def test_timeline(self, tmp_path):
+        target = tmp_path / "t.html"
+        argv = ["timeline", str(DEMO), "--from", "+1ms", "--to", "+3ms", "-o", str(target)]
+        assert CliRunner().invoke(cli, argv).exit_code == 0
+        assert "events in 2.000 ms" in Page(target.read_text(encoding="utf-8")).said
+
+    @pytest.mark.parametrize(
+        ("argv", "said"),
+        [
+            (["report", str(DEMO), "--around", "soon"], "'soon' is not a time"),
+            (["timeline", str(DEMO), "--from", "+2ms", "--to", "+1ms"], "ends before it begins"),
+        ],
+    )
+    def test_refusals(self, tmp_path, argv, said):
+        result = CliRunner().invoke(cli, [*argv, "-o", str(tmp_path / "x.html")])
+        assert (result.exit_code, said in result.stderr) == (2, True)
+        assert not (tmp_path / "x.html").exists()
+
+    def test_a_trace_without_rows_has_a_page(self, tmp_path):
+        source = write_sqlite(tmp_path / "empty.sqlite", string(1, "x"), api("cuInit", 0, 1))
+        target = tmp_path / "x.html"
+        assert CliRunner().invoke(cli, ["report", str(source), "-o", str(target)]).exit_code == 0
