@@ -143,6 +143,8 @@ def _conclude(run: Run, error: NsyskitError | None) -> Outcome:
             error = error or failure
         except OSError as failure:
             error = error or OutputError(f"the run folder cannot be written ({failure.strerror})", hint="free space")
+    if run.disk.found_full:
+        run.returncode = None  # nsys's code more likely than the program's
     code = None if run.returncode is None else program_code(run.returncode, ended_by_us=run.ended_by_us)
     if error is None and code and run.interrupts.first is None:
         error = _program_error(run, code)

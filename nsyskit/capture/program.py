@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from nsyskit.capture.address import option
 from nsyskit.capture.plan import profile_argv, stop_argv
 from nsyskit.capture.run import TRIES, Run, launch_error, missing_rep, nsys_stumbled, try_again, wait_for_exit
-from nsyskit.errors import CaptureError, NsyskitError
+from nsyskit.errors import CaptureError, NsyskitError, OutputError
 
 if TYPE_CHECKING:
     import subprocess
@@ -119,7 +119,7 @@ def _check_rep(run: Run) -> None:
     if complaint is None:
         said = "\n".join(_tail(path) for path in (run.folder.program_out, run.folder.program_err))
         complaint = missing_rep(run, said)
-    if isinstance(complaint, CaptureError):
+    if isinstance(complaint, CaptureError | OutputError):
         run.returncode = None  # nsys's code, not the program's
     raise complaint
 

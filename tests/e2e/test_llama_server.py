@@ -72,13 +72,13 @@ def test_the_run_folder_is_analyzed(root, loaded):
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
 def test_the_openai_endpoints_with_an_open_loop(root, endpoint):
     done = root.run(
-        "nsyskit", "capture", "-q", "-o", endpoint, "--endpoint", endpoint, "--rate", "40", "--duration", "1",
+        "nsyskit", "capture", "-q", "-o", endpoint, "--endpoint", endpoint, "--rate", "10", "--duration", "1",
         "--max-tokens", "8", "--no-export", "--", *SERVER,
     )  # fmt: skip
     assert (done.code, done.out, done.err) == (0, f"{endpoint}\n", "")
     load = root.facts(endpoint)["summary"]["load"]
     assert load["failed"] == 0
-    assert load["requests"] > 10
+    assert load["requests"] > 3
     assert load["predicted_n"] == 8 * load["requests"]
 
 
