@@ -17,8 +17,10 @@ from nsyskit.errors import NsyskitError
 COMMANDS: Final[dict[str, str]] = {
     "analyze": "Numbers, verdict and report of one trace.",
     "capture": "Run a llama.cpp program under nsys: a steady, loaded window.",
+    "compare": "What differs per token between two runs, how surely, and why; gates for CI.",
     "doctor": "What on this machine would make a capture fail or lie.",
     "export": "Write a trace as SQLite, Perfetto or Parquet.",
+    "history": "Keep runs in one SQLite file; list, tag and show them, plot a number over builds.",
     "info": "What a trace holds: versions, sources, GPUs, programs.",
     "kernels": "Explain a ggml kernel by its name, or list the catalogue.",
     "model": "Facts of a GGUF model: sizes, bytes per token, KV cache.",

@@ -1,0 +1,1 @@
+"""What nsyskit itself keeps: runs, their numbers, tags and sweeps, in one SQLite file."""
