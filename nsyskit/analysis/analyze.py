@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,10 +15,11 @@ from nsyskit.analysis.host_functions import host_functions
 from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
 from nsyskit.analysis.launch import launch
 from nsyskit.analysis.os_threads import osrt_by_thread
+from nsyskit.analysis.program import program, program_notes
 from nsyskit.analysis.step_costs import StepsResult, steps
 from nsyskit.analysis.sync import SyncResult, sync
 from nsyskit.analysis.threads import threads
-from nsyskit.analysis.trust import TrustNote, trust
+from nsyskit.analysis.trust import TrustNote, errors_first, trust
 from nsyskit.analysis.verdict import Verdict, verdict
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
@@ -47,6 +48,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "gaps": gaps,
     "host_functions": host_functions,
     "steps": steps,
+    "program": program,
 }
 """Section -> analysis, in the order of computing."""
 
@@ -64,6 +66,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "gaps": ("gaps", "host_functions", "devices"),
     "steps": ("steps",),
     "phases": ("steps",),
+    "program": ("program",),
     "verdict": ("verdict", "devices", "sync", "steps"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
 }
@@ -92,19 +95,22 @@ def analyze(
     only: Collection[str] = (),
     window: Window | None = None,
     rules: KernelRules | None = None,
+    logs: Sequence[str] = (),
 ) -> Report:
     """Run the analyses named in ``only`` (keys of ``CHOICES`` or sections; all when empty).
 
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
-    kernel catalogue.
+    kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it.
     """
     wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {*SECTIONS, "verdict"}
-    notes = trust(trace, window=window)
+    options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
+    options["program"] = {"texts": logs}
     sections = {
-        name: _or_none(partial(run, rules=rules) if name in _BY_CATALOGUE else run, trace, window)
+        name: _or_none(partial(run, **options.get(name, {})), trace, window)
         for name, run in SECTIONS.items()
         if name in wanted
     }
+    notes = errors_first([*trust(trace, window=window), *program_notes(sections.get("program"))])
     judged = None
     if "verdict" in wanted:
         ledgers: DevicesResult | None = sections.get("devices")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -41,6 +42,11 @@ def trust(trace: Trace, *, window: Window | None = None) -> tuple[TrustNote, ...
         if looked_at is not None:
             notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, looked_at)]
             notes += _ledger(devices(trace, window=window))
+    return errors_first(notes)
+
+
+def errors_first(notes: Iterable[TrustNote]) -> tuple[TrustNote, ...]:
+    """Notes by level, otherwise in their order."""
     return tuple(sorted(notes, key=lambda note: _LEVELS[note.level]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +18,15 @@ from nsyskit.cli.options import (
     trace_argument,
     write_output,
 )  # fmt: skip
+from nsyskit.errors import UsageError
+
+if TYPE_CHECKING:
+    from nsyskit.trace import Trace
 
 # spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
 CHOICES = (
-    "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "steps", "phases", "verdict",
+    "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "steps", "phases", "program",
+    "verdict",
     "api_sum", "osrt_sum", "kernel_sum", "category_sum", "family_sum", "quant_sum", "kern_exec_sum",
     "mem_time_sum", "mem_size_sum", "nvtx_sum",
 )  # fmt: skip
@@ -42,6 +48,10 @@ nsyskit analyze trace.sqlite --html report.html
 @click.option("--format", "fmt", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows a table of the text.")
 @click.option("--kernel-rules", type=click.Path(path_type=Path), help="Kernel rules of your own, tried first.")
+@click.option(
+    "--log", "logs", multiple=True, type=click.Path(path_type=Path),
+    help="What the program printed, when the trace did not keep it (repeatable).",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as one HTML file.")
 @force_option
@@ -49,7 +59,7 @@ nsyskit analyze trace.sqlite --html report.html
 @quiet_option
 def command(
     *, trace: Path, only: tuple[str, ...], window: str | None, fmt: str, top: int, output: Path | None,
-    kernel_rules: Path | None, html: Path | None, force: bool, nsys: Path | None, quiet: bool,
+    kernel_rules: Path | None, logs: tuple[Path, ...], html: Path | None, force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Tell where the time of TRACE went.
 
@@ -66,7 +76,9 @@ def command(
     chosen = parse_window(window, opened) if window else None
     rules = KernelRules.load(kernel_rules) if kernel_rules else None
     overview = OVERVIEW if fmt == "text" and html is None else ()
-    report = analyze(opened, only=only or overview, window=chosen, rules=rules)
+    report = analyze(
+        opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs)
+    )  # fmt: skip
     if fmt == "json":
         from nsyskit.report.json import render_json
 
@@ -86,3 +98,24 @@ def command(
         from nsyskit.report.html import render_html
 
         write_output(html, render_html(report), force=force)
+
+
+def program_texts(opened: Trace, path: Path, logs: tuple[Path, ...]) -> tuple[str, ...]:
+    """What the program printed: the logs named, else a run folder's own when the trace kept nothing."""
+    from nsyskit.analysis.program import kept_texts
+    from nsyskit.runfolder import is_run_folder, load_run
+
+    if logs:
+        return ("\n".join(_text(log) for log in logs),)
+    if not is_run_folder(path) or kept_texts(opened):
+        return ()
+    run = load_run(path)
+    found = [part for part in (run.program_out, run.program_err, run.results) if part.is_file()]
+    return ("\n".join(_text(part) for part in found),) if found else ()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="name the file the program wrote to") from error

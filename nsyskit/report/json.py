@@ -19,6 +19,7 @@ from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
 from nsyskit.analysis.sums import EXEC_STATISTICS, SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -252,6 +253,19 @@ def _phase(cost: PhaseCost) -> dict[str, Any]:
         "tokens_per_s": cost.tokens_per_s,
         "per_token": {"ledger": dict(cost.ledger), "categories": dict(cost.categories), **cost.counts},
     }
+
+
+@section.register
+def _program(result: ProgramResult) -> Any:
+    return [
+        {
+            "tool": row.numbers.tool, "label": row.numbers.label,
+            "n_prompt": row.numbers.n_prompt, "n_gen": row.numbers.n_gen,
+            "tokens_per_s": row.numbers.tokens_per_s, "ms": row.numbers.ms,
+            "trace_tokens_per_s": row.trace_tokens_per_s, "difference": row.difference, "matched": row.matched,
+        }
+        for row in result.rows
+    ]  # fmt: skip
 
 
 @section.register

@@ -30,6 +30,7 @@ from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -47,7 +48,7 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "steps", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum",
+    "steps", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum",
     "quant_sum",
     "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
     "kern_exec_sum",
@@ -286,6 +287,34 @@ def _phase(cost: PhaseCost) -> list[RenderableType]:
         if categories:
             lines.append(Padding(Text(f"kernels: {categories}"), (0, 0, 0, 2)))
     return lines
+
+
+@block_of.register
+def _program(result: ProgramResult, layout: Layout) -> RenderableType | None:
+    rows = [row for row in result.rows if row.numbers.tokens_per_s is not None or row.numbers.ms is not None]
+    if not rows:
+        return None
+    frame = pl.DataFrame(
+        {
+            "name": [f"{row.numbers.tool} {row.numbers.label}" for row in rows],
+            "printed": [row.numbers.tokens_per_s for row in rows],
+            "ms": [row.numbers.ms for row in rows],
+            "trace": [row.trace_tokens_per_s for row in rows],
+            "difference": [row.difference for row in rows],
+        },
+        schema={"name": pl.String} | dict.fromkeys(("printed", "ms", "trace", "difference"), pl.Float64),
+    )
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "printed ms": lambda row: _number(row["ms"], 2),
+        "printed tokens/s": lambda row: _number(row["printed"], 1),
+        "trace tokens/s": lambda row: _number(row["trace"], 1),
+        "difference": lambda row: "–" if row["difference"] is None else f"{row['difference']:+.1%}",
+    }
+    return _table("What the program printed, and the trace", frame, columns, layout, name=lambda row: row["name"])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 @block_of.register

@@ -16,6 +16,7 @@ from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -73,6 +74,20 @@ def _verdict(result: Verdict) -> go.Figure:
         hovertemplate="without “%{customdata}”: at most %{x:.3f}×<extra></extra>",
     )
     return laid_out(go.Figure(bars), rows=len(known), x="at most, times faster", x_range=(1, None))
+
+
+@figure.register
+def _program(result: ProgramResult) -> go.Figure:
+    """Tokens per second as printed beside those of the trace, a pair of bars a measurement."""
+    rows = [row for row in result.rows if row.numbers.tokens_per_s][:_TOP]
+    names = unique_names([plain(f"{row.numbers.tool} {row.numbers.label}") for row in rows])
+    drawn = go.Figure()
+    drawn.add_bar(y=names, x=[row.numbers.tokens_per_s for row in rows], name="printed", orientation="h")
+    drawn.add_bar(y=names, x=[row.trace_tokens_per_s for row in rows], name="by the trace", orientation="h")
+    for bar, color in zip(drawn.data, SERIES_COLORS, strict=False):
+        bar.marker.color = color
+    laid_out(drawn, rows=2 * len(rows), x="tokens per second", legend=2)
+    return drawn.update_yaxes(autorange="reversed")
 
 
 @figure.register
