@@ -133,6 +133,7 @@ def test_examples(example):
     assert (done.returncode, done.stderr) == (0, "")
     expected = {
         "decode_cost": r"^\d+ tokens in \d+ steps: \d\.\d+ ms per token \(median\)\n(\w+ +[\d.]+ µs\n)+$",
+        "figures": r"^(\w+ +\d+ traces\n)+$",
         "was_it_waiting": r"trace.sqlite: [\d.]+ % of API time in waiting calls; the GPU was busy in [\d.]+ % of it\n$",
     }
     assert re.search(expected[example.stem], done.stdout)

@@ -38,11 +38,12 @@ def _verdict(verdict: Verdict | None) -> Html:
     if verdict is None:
         return NOTHING
     label = verdict.bottleneck
-    sentence = verdict.sentence.removeprefix(f"{label}: ")
+    sentence = verdict.sentence.removeprefix(f"{label}: ").removeprefix("No verdict: ")
+    badge = NOTHING if label == "none" else tag("span", text(label), class_="badge")
     return tag(
         "div",
         tag("p", text("What bounds this run"), class_="eyebrow"),
-        tag("h1", text(HEADLINES.get(label, label)), text(" "), tag("span", text(label), class_="badge")),
+        tag("h1", text(HEADLINES.get(label, label)), text(" "), badge),
         tag("p", text(_capital(sentence)), class_="sentence"),
         tag("p", text(ADVICE.get(label, "")), class_="muted"),
         class_="verdict",
@@ -61,10 +62,12 @@ def _tiles(report: Report) -> Html:
     if ledger is None:
         return NOTHING
     where = " inside steps" if report.sections.get("steps") is not None else ""
+    # what ran in unexplained time was not recorded: it may have been work
+    at_least, at_most = ("≥ ", "≤ ") if ledger.idle["unknown"] else ("", "")
     tiles = [
         *_step_tiles(report.sections.get("steps")),
-        _tile("GPU busy", human_share(ledger.busy_share), f"of {human_ns(ledger.window_ns)}{where}"),
-        _tile("GPU idle", human_ns(ledger.idle_ns), human_share(1 - ledger.busy_share)),
+        _tile("GPU busy", f"{at_least}{human_share(ledger.busy_share)}", f"of {human_ns(ledger.window_ns)}{where}"),
+        _tile("GPU idle", f"{at_most}{human_ns(ledger.idle_ns)}", f"{at_most}{human_share(1 - ledger.busy_share)}"),
     ]
     cause, most = max(ledger.idle.items(), key=lambda item: item[1])
     if most:
