@@ -109,6 +109,8 @@ def steps(trace: Trace, *, window: Window | None = None) -> StepsResult:
 @once_per_trace
 def busiest(trace: Trace) -> GpuUse:
     """The GPU with most busy time inside steps."""
+    if len(gpu_uses(trace)) == 1:
+        return gpu_uses(trace)[0]
     window, inside = window_all(trace), inside_steps(trace)
     busy = {
         use: sum(length(intersect(device_pieces(trace, use, window)[part], inside)) for part in BUSY_PARTS)

@@ -102,7 +102,7 @@ class _Pass:
 
     @property
     def n_tokens(self) -> int:
-        return next(segment.n_tokens for segment in self.segments if segment.n_tokens)
+        return self.segments[0].n_tokens or 0  # a pass opens with a segment that has some
 
     @property
     def devices(self) -> set[int]:
@@ -280,7 +280,7 @@ def _segments(events: pl.DataFrame) -> Iterator[_Segment]:
                 yield current
                 current = _Segment([], None)
             current.uploads.append(_Upload(at, done, size, device, row))
-            current.uploads = current.uploads[-_MAX_GROUP:]
+            del current.uploads[:-_MAX_GROUP]
         elif kind == "break":
             if not current.launched and not current.downloads:
                 current.uploads = []  # weights, not inputs
@@ -342,9 +342,9 @@ def _n_vocab(passes: Sequence[_Pass]) -> int | None:
     Best told by steps of one token, else by the output ids, else by what all sizes are a multiple of.
     """
     sizes = [(one, one.output_bytes // 4) for one in passes if one.output_bytes]
-    single = [size for one, size in sizes if one.n_tokens == 1]
-    by_ids = [size // ids for one, size in sizes if (ids := _output_ids(one)) and size % ids == 0]
-    votes = Counter(single or by_ids).most_common(1)
+    told = [size for one, size in sizes if one.n_tokens == 1]
+    told = told or [size // ids for one, size in sizes if (ids := _output_ids(one)) and size % ids == 0]
+    votes = Counter(told).most_common(1)
     found = votes[0][0] if votes else reduce(gcd, (size for _, size in sizes), 0)
     return found if found > _MAX_VECTOR_BATCH else None
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import adbc_driver_manager
+import adbc_driver_manager as adbc
+import adbc_driver_sqlite
 import polars as pl
-from adbc_driver_sqlite import dbapi
 
 from nsyskit.errors import TraceFormatError
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
@@ -82,15 +82,18 @@ class SqliteSource:
         return [(a, b - 1) for a, b in pairwise(bounds)]
 
     def _fetch(self, query: str) -> pl.DataFrame:
-        options = {"adbc.sqlite.query.batch_rows": _BATCH_ROWS}
         try:
+            # not through ADBC's dbapi: importing that takes longer than reading many a trace
             with (
-                dbapi.connect(self._uri, autocommit=True) as connection,
-                connection.cursor(adbc_stmt_kwargs=options) as cursor,
+                adbc_driver_sqlite.connect(self._uri) as database,
+                adbc.AdbcConnection(database) as connection,
+                adbc.AdbcStatement(connection) as statement,
             ):
-                cursor.execute(query)
-                return pl.DataFrame(cursor.fetch_arrow())
-        except (adbc_driver_manager.Error, pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+                statement.set_options(**{adbc_driver_sqlite.StatementOptions.BATCH_ROWS.value: str(_BATCH_ROWS)})
+                statement.set_sql_query(query)
+                rows, _ = statement.execute_query()
+                return pl.DataFrame(rows)
+        except (adbc.Error, pl.exceptions.PolarsError, OSError, UnicodeError) as error:
             raise self._damaged(error) from error
 
     def _query(self, query: str) -> list[tuple[int | None, ...]]:
