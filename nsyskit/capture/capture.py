@@ -151,7 +151,11 @@ def _conclude(run: Run, error: NsyskitError | None) -> Outcome:
     outcome = Outcome(
         state=_state(run, error),
         folder=run.folder.path,
-        exit_code=exit_code(interrupted=run.interrupts.first, program=code, error=error),
+        exit_code=exit_code(
+            interrupted=run.interrupts.first,
+            program=None if run.ended_by_us and error is not None else code,
+            error=error,
+        ),
         program_exit=code,
         message=str(error) if error is not None else "",
         notes=tuple(run.notes),

@@ -5,7 +5,8 @@ The rule, in this order:
 1. The capture was interrupted: 128 + the signal's number (130 for Ctrl-C). A window that the user was to end by Ctrl-C
    (``--no-load``) is not interrupted by it.
 2. The program ended with a code other than 0, by itself: that code; 128 + the signal's number when a signal ended it.
-   A server that the capture ended counts as 0 when it ended by the SIGTERM or SIGKILL that it was sent.
+   A server that the capture ended counts as 0 when it ended by the SIGTERM or SIGKILL that it was sent; its code does
+   not count when the capture had failed before and ended it for that.
 3. The capture failed: the code of its error (2 usage, 3 trace, 5 nsys, 6 output, 7 capture).
 4. 0.
 """
