@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nsyskit.cli.options import (
     check_output,
+    emit,
     examples,
     force_option,
     nsys_option,
     open_with_progress,
     quiet_option,
     trace_argument,
+    whole_file,
     write_output,
 )
+from nsyskit.errors import UsageError
+
+if TYPE_CHECKING:
+    from nsyskit.analysis.analyze import Report
+    from nsyskit.trace import Trace
 
 
 @examples("""
 nsyskit report trace.nsys-rep -o report.html
 nsyskit report trace.sqlite -o report.html --around +1.25s --around +3s
 nsyskit report trace.sqlite -o report.html --window +1s:+2s --plotly directory
+nsyskit report trace.sqlite --format markdown
 """)
 @click.command()
 @trace_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; Markdown goes to stdout without.")
+@click.option("--format", "fmt", type=click.Choice(["html", "markdown"]), default="html", show_default=True)
 @click.option(
     "--plotly",
     type=click.Choice(["inline", "directory"]),
@@ -45,29 +55,42 @@ nsyskit report trace.sqlite -o report.html --window +1s:+2s --plotly directory
 @nsys_option
 @quiet_option
 def command(
-    *, trace: Path, output: Path, plotly: str, window: str | None, around: tuple[str, ...],
+    *, trace: Path, output: Path | None, fmt: str, plotly: str, window: str | None, around: tuple[str, ...],
     kernel_rules: Path | None, force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Write what bounds TRACE, and where its time went, as one HTML file that opens offline."""
-    library = output.parent / "plotly.min.js"
-    check_output(output, force=force, source=trace)
+    if output is not None:
+        check_output(output, force=force, source=trace)
+    elif fmt == "html":
+        raise UsageError("an HTML report needs a file", hint="add -o report.html")
     from nsyskit.analysis.analyze import analyze
-    from nsyskit.analysis.timeline import instant, timelines
+    from nsyskit.analysis.timeline import instant
     from nsyskit.analysis.windows import parse_window
-    from nsyskit.errors import MissingTableError
     from nsyskit.ggml.catalogue import KernelRules
-    from nsyskit.report.html import library_file, render_html
 
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     times = [instant(opened, text) for text in around]
     result = analyze(opened, window=chosen, rules=KernelRules.load(kernel_rules) if kernel_rules else None)
+    if output is None or fmt == "markdown":
+        from nsyskit.report.markdown import render_markdown
+
+        emit(render_markdown(result), output=output, force=force)
+        return
+    _html(opened, result, output, around=times, inline=plotly == "inline", force=force)
+    click.echo(str(output))
+
+
+def _html(trace: Trace, result: Report, output: Path, *, around: list[int], inline: bool, force: bool) -> None:
+    from nsyskit.analysis.timeline import timelines
+    from nsyskit.errors import MissingTableError
+    from nsyskit.report.html import PLOTLY_FILE, library_file, render_html
+
     try:
-        drawn = timelines(opened, window=result.window, around=times)
+        drawn = timelines(trace, window=result.window, around=around)
     except MissingTableError:
         drawn = None  # a trace without anything that has a time still has facts
-    page = render_html(result, timelines=drawn, plotly="directory" if plotly == "directory" else "inline")
-    write_output(output, page, force=force)
-    if plotly == "directory":
-        write_output(library, library_file().decode(), force=True)
-    click.echo(str(output))
+    write_output(output, render_html(result, timelines=drawn, plotly="inline" if inline else "directory"), force=force)
+    if not inline:
+        with whole_file(output.parent / PLOTLY_FILE, force=True) as file:
+            file.write(library_file())
