@@ -146,6 +146,8 @@ def _conclude(run: Run, error: NsyskitError | None) -> Outcome:
     if run.disk.found_full:
         run.returncode = None  # nsys's code more likely than the program's
     code = None if run.returncode is None else program_code(run.returncode, ended_by_us=run.ended_by_us)
+    if run.ended_by_us and error is not None:
+        code = None  # it was ended because the capture had failed
     if error is None and code and run.interrupts.first is None:
         error = _program_error(run, code)
     outcome = Outcome(
@@ -153,7 +155,7 @@ def _conclude(run: Run, error: NsyskitError | None) -> Outcome:
         folder=run.folder.path,
         exit_code=exit_code(
             interrupted=run.interrupts.first,
-            program=None if run.ended_by_us and error is not None else code,
+            program=code,
             error=error,
         ),
         program_exit=code,
