@@ -210,6 +210,12 @@ def instant(trace: Trace, text: str) -> int:
     return value + window_gpu(trace).start_ns if relative else value
 
 
+def gpu_label(use: GpuUse) -> str:
+    """A GPU by nsys's number and its name: two of a kind in one machine bear the same name."""
+    number = use.device if use.gpu is None else use.gpu
+    return f"GPU {number}" if use.name is None else f"GPU {number} {use.name}"
+
+
 # density ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +248,7 @@ Parts = dict[str, pl.DataFrame]
 def _density_lanes(trace: Trace, window: Window) -> list[tuple[Lane, Parts]]:
     lanes = []
     for key, use in enumerate(gpu_uses(trace)):
-        name = use.name or f"GPU {use.device}"
+        name = gpu_label(use)
         lanes.append(
             _lane(f"gpu{key}", f"{name}: work and causes of idle time", "gpu", device_pieces(trace, use, window))
         )
@@ -334,7 +340,7 @@ def _drivers(trace: Trace, window: Window) -> list[tuple[int, int]]:
 def _gpu_events(
     trace: Trace, key: int, use: GpuUse, *, outer: Window, window: Window, bubbles: pl.DataFrame
 ) -> list[tuple[Lane, pl.DataFrame]]:
-    name = use.name or f"GPU {use.device}"
+    name = gpu_label(use)
     idle = _idle_pieces(idle_by_cause(trace, use, outer), window, bubbles)
     lanes = [(Lane(f"gpu{key}.idle", f"{name}: idle, by cause", "gpu", _parts_of(idle)), idle)]
     ops = _touching(ops_of(trace, use), window)
@@ -389,7 +395,7 @@ def _bubbles(trace: Trace, use: GpuUse, outer: Window, window: Window) -> pl.Dat
     idle = idle.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") > window.start_ns))
     causes = idle_by_cause(trace, use, outer)
     idle = idle.with_columns(
-        pl.lit(use.name or f"GPU {use.device}").alias("gpu"),
+        pl.lit(gpu_label(use)).alias("gpu"),
         (pl.col("end_ns") - pl.col("start_ns")).alias("dur_ns"),
         *(covered_ns(idle, causes[cause]).alias(cause) for cause in CAUSES),
     )
@@ -458,7 +464,7 @@ def _bubble_landmarks(trace: Trace, window: Window) -> list[Landmark]:
     except MissingTableError:
         return []
     rows = [
-        (-row["dur_ns"], row["start_ns"], row["end_ns"], device.use.name or f"GPU {device.use.device}")
+        (-row["dur_ns"], row["start_ns"], row["end_ns"], gpu_label(device.use))
         for device in found.devices
         for row in device.longest.iter_rows(named=True)
     ]

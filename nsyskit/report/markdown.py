@@ -10,6 +10,7 @@ from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, DevicesResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
+from nsyskit.analysis.timeline import gpu_label
 from nsyskit.report.text import shortened
 from nsyskit.report.words import HEADLINES, PARTS
 from nsyskit.units import human_count, human_ns, human_share, printable
@@ -64,7 +65,7 @@ def _ledgers(report: Report) -> str:
 
 
 def _ledger(ledger: DeviceLedger, where: str) -> str:
-    name = ledger.use.name or f"GPU {ledger.use.device} of process {ledger.use.pids[0]}"
+    name = gpu_label(ledger.use)
     parts = {part: int(getattr(ledger, f"{part}_ns")) for part in BUSY_PARTS} | dict(ledger.idle)
     shown = sorted((-ns, part) for part, ns in parts.items() if ns and ns >= _SMALL * ledger.window_ns)
     rows = [(part, PARTS[part], human_ns(-ns), human_share(-ns / ledger.window_ns)) for ns, part in shown]

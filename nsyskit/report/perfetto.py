@@ -18,7 +18,7 @@ from nsyskit.analysis.names import named
 from nsyskit.analysis.pairing import api_calls, api_names, op_calls
 from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.threads import thread_name
-from nsyskit.analysis.timeline import op_labels
+from nsyskit.analysis.timeline import gpu_label, op_labels
 from nsyskit.errors import UsageError
 from nsyskit.intervals import clip, sweep
 from nsyskit.trace import Trace, Window
@@ -174,8 +174,7 @@ def _steps(writer: _Writer, steps: pl.DataFrame, *, parent: int, window: Window 
 
 def _gpu(writer: _Writer, trace: Trace, use: GpuUse, *, window: Window | None, flows: pl.DataFrame) -> None:
     """A track a stream below the GPU's, and how much is handed over and not yet done."""
-    name = f"GPU {use.device if use.gpu is None else use.gpu} {use.name or ''}".strip()
-    uuid, _ = writer.track(name=name)
+    uuid, _ = writer.track(name=gpu_label(use))
     ops = ops_of(trace, use)
     ops = ops.with_columns(name=op_labels(trace, ops))
     ops = ops.join(flows.select("kind", "row", flow="call"), on=["kind", "row"], how="left", maintain_order="left")

@@ -160,7 +160,7 @@ class TestTimeline:
         opened.page.wait_for_selector(f"{figure} .hovertext", timeout=5000)
         said = opened.page.locator(f"{figure} .hovertext").first.text_content()
         assert said.startswith("idle, host ")
-        assert re.search(r"bubble of \d+\.\d µs on NVIDIA GeForce RTX 3060", said)
+        assert re.search(r"bubble of \d+\.\d µs on GPU 0 NVIDIA GeForce RTX 3060", said)
         assert re.search(r"host \d+\.\d %", said)
         assert "after memcpy DtoH" in said
         assert "before memcpy HtoD" in said

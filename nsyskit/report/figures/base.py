@@ -10,6 +10,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from nsyskit.analysis.devices import DeviceLedger
+from nsyskit.analysis.timeline import gpu_label
 from nsyskit.report.text import shortened
 from nsyskit.trace import Window
 from nsyskit.units import printable
@@ -35,8 +36,9 @@ def has_figure(result: object) -> bool:
 
 
 def device_name(ledger: DeviceLedger) -> str:
-    """A GPU's name, or its ordinal and process where the file does not tell its name."""
-    return ledger.use.name or f"GPU {ledger.use.device} of process {ledger.use.pids[0]}"
+    """A GPU's number and name, or its ordinal and process where the file does not tell its name."""
+    use = ledger.use
+    return gpu_label(use) if use.name else f"{gpu_label(use)} of process {use.pids[0]}"
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

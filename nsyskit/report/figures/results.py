@@ -21,6 +21,7 @@ from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
+from nsyskit.analysis.timeline import gpu_label
 from nsyskit.analysis.verdict import Verdict
 from nsyskit.report.figures.base import device_name, figure, laid_out, plain, time_unit, unique_names
 from nsyskit.report.palette import PART_COLORS
@@ -194,7 +195,7 @@ def _gaps(result: GapsResult) -> go.Figure:
             go.Bar(
                 x=[_length_bin(row) for row in rows],
                 y=[row["total_ns"] / 1e6 for row in rows],
-                name=device.use.name or f"GPU {device.use.device}",
+                name=gpu_label(device.use),
                 marker_color=SERIES_COLORS[index % len(SERIES_COLORS)],
                 customdata=[[f"{row['count']:,}", human_ns(row["total_ns"])] for row in rows],
                 hovertemplate="%{customdata[0]} gaps of %{x}: %{customdata[1]}<extra>%{fullData.name}</extra>",

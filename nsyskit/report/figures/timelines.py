@@ -209,4 +209,6 @@ def _laid_out_lanes(
     )
     title = f"{unit.name} from the window's start"
     last = _axis(max(len(lanes) - 1, 0))
-    drawn.update_xaxes(title={"text": title, "standoff": 4}, anchor=last, automargin=False, zeroline=False)
+    drawn.update_xaxes(
+        title={"text": title, "standoff": 4}, anchor=last, automargin=False, zeroline=False, hoverformat=".3f"
+    )

@@ -44,7 +44,7 @@
   });
 
   // --- figures: drawn when they come near the screen -----------------------------------------------------------
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  const config = { displaylogo: false, responsive: true, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
   const draw = async (place) => {
     if (drawn.has(place)) return;
     drawn.set(place, true);

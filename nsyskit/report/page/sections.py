@@ -22,6 +22,7 @@ from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import ThreadsResult
+from nsyskit.analysis.timeline import gpu_label
 from nsyskit.report.figures import figure
 from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
@@ -383,9 +384,8 @@ def cause_split(row: Mapping[str, Any], most: int = len(CAUSES)) -> str:
 
 
 def _longest(device: DeviceGaps, origin: int) -> Html:
-    name = device.use.name or f"GPU {device.use.device} of process {device.use.pids[0]}"
     return table(
-        f"Longest bubbles of {name}",
+        f"Longest bubbles of {gpu_label(device.use)}",
         device.longest,
         [
             Column("length", lambda row: row["dur_ns"], human_ns),
@@ -406,7 +406,7 @@ def _longest(device: DeviceGaps, origin: int) -> Html:
 
 
 def _explained(device: DeviceHostFunctions) -> Html:
-    name = device.use.name or f"GPU {device.use.device}"
+    name = gpu_label(device.use)
     pieces = []
     if device.running_ns is not None and device.descheduled_ns is not None:
         told = (
