@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from nsyskit.analysis import sums
+from nsyskit.analysis.advice import advice
 from nsyskit.analysis.copies import copies
 from nsyskit.analysis.devices import DevicesResult, devices
 from nsyskit.analysis.gaps import gaps
@@ -68,12 +69,13 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "phases": ("steps",),
     "program": ("program",),
     "verdict": ("verdict", "devices", "sync", "steps"),
+    "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
 }
 """What ``--analysis`` offers -> the sections it shows."""
 
 OVERVIEW: Final = tuple(
-    name for name in (*SECTIONS, "verdict") if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum"}
+    name for name in (*SECTIONS, "verdict", "advice") if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum"}
 )
 """Sections of the report that a person reads first: without those that a sharper section says better."""
 
@@ -102,7 +104,11 @@ def analyze(
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
     kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it.
     """
-    wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {*SECTIONS, "verdict"}
+    wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {
+        *SECTIONS,
+        "verdict",
+        "advice",
+    }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
     options["program"] = {"texts": logs}
     sections = {
@@ -117,6 +123,8 @@ def analyze(
         synced: SyncResult | None = sections.get("sync")
         stepped: StepsResult | None = sections.get("steps")
         judged = verdict(ledgers, sync=synced, trust=notes, steps=stepped)
+    if "advice" in wanted:
+        sections["advice"] = advice(sections.get("steps"), families=sections.get("family_sum"), trust=notes)
     return Report(trace.meta, window or _default(trace), notes, judged, sections)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from nsyskit.analysis.advice import AdviceResult
 from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
@@ -266,6 +267,20 @@ def _program(result: ProgramResult) -> Any:
         }
         for row in result.rows
     ]  # fmt: skip
+
+
+@section.register
+def _advice(result: AdviceResult) -> Any:
+    items = [
+        {
+            "name": item.name, "phase": item.phase, "change": item.change,
+            "axes": {flag: list(values) for flag, values in item.axes.items()}, "why": item.why,
+            "evidence": [{"path": one.path, "value": one.value} for one in item.evidence],
+            "max_speedup": item.max_speedup, "max_gain_ns": item.max_gain_ns, "refuted_by": item.refuted_by,
+        }
+        for item in result.items
+    ]  # fmt: skip
+    return {"items": items, "withheld": result.withheld}
 
 
 @section.register

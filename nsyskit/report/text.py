@@ -21,6 +21,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from nsyskit.analysis.advice import AdviceResult
 from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
@@ -48,9 +49,8 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "steps", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum", "family_sum",
-    "quant_sum",
-    "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
+    "steps", "advice", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum",
+    "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
     "kern_exec_sum",
 )  # fmt: skip
 
@@ -311,6 +311,22 @@ def _program(result: ProgramResult, layout: Layout) -> RenderableType | None:
         "difference": lambda row: "–" if row["difference"] is None else f"{row['difference']:+.1%}",
     }
     return _table("What the program printed, and the trace", frame, columns, layout, name=lambda row: row["name"])
+
+
+@block_of.register
+def _advice(result: AdviceResult, layout: Layout) -> RenderableType | None:
+    if result.withheld is not None:
+        return Text(printable(result.withheld), style="dim")
+    lines: list[RenderableType] = [Text("Experiments worth running, the one that can give most first", style="bold")]
+    for item in result.items[: layout.top]:
+        most = "" if item.max_speedup is None else f" (at most {item.max_speedup:.2f}× in {item.phase})"
+        lines.append(Text(printable(f"• {item.change}{most}")))
+        evidence = ", ".join(one.path for one in item.evidence)
+        lines.append(Padding(Text(printable(f"because {item.why}")), (0, 0, 0, 2)))
+        lines.append(
+            Padding(Text(printable(f"from {evidence}; refuted if {item.refuted_by}"), style="dim"), (0, 0, 0, 2))
+        )
+    return Group(*lines)
 
 
 def _number(value: float | None, digits: int) -> str:
