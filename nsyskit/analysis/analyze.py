@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -111,11 +113,11 @@ def analyze(
     }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
     options["program"] = {"texts": logs}
-    sections = {
-        name: _or_none(partial(run, **options.get(name, {})), trace, window)
-        for name, run in SECTIONS.items()
-        if name in wanted
-    }
+    runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        # they share what they derive from the trace, and hardly any of their time holds the interpreter's lock
+        found = pool.map(lambda run: _or_none(run, trace, window), runs.values())
+        sections = dict(zip(runs, found, strict=True))
     notes = errors_first([*trust(trace, window=window), *program_notes(sections.get("program"))])
     judged = None
     if "verdict" in wanted:

@@ -5,6 +5,7 @@ Commands are imported when they are run, so that ``nsyskit --help`` needs neithe
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, Final
@@ -62,6 +63,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # polars' allocator, read when polars is loaded: a process that ends soon gains nothing by handing pages back early
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
     try:
         cli()
     except BrokenPipeError:  # `nsyskit … | head`
