@@ -17,6 +17,7 @@ from nsyskit.analysis.gaps import gaps
 from nsyskit.analysis.host_functions import host_functions
 from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
 from nsyskit.analysis.launch import launch
+from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
 from nsyskit.analysis.step_costs import StepsResult, steps
@@ -52,6 +53,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "host_functions": host_functions,
     "steps": steps,
     "program": program,
+    "limits": limits,
 }
 """Section -> analysis, in the order of computing."""
 
@@ -70,6 +72,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "steps": ("steps",),
     "phases": ("steps",),
     "program": ("program",),
+    "limits": ("limits",),
     "verdict": ("verdict", "devices", "sync", "steps"),
     "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
@@ -77,9 +80,14 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 """What ``--analysis`` offers -> the sections it shows."""
 
 OVERVIEW: Final = tuple(
-    name for name in (*SECTIONS, "verdict", "advice") if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum"}
+    name
+    for name in (*SECTIONS, "verdict", "advice")
+    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits"}
 )
-"""Sections of the report that a person reads first: without those that a sharper section says better."""
+"""Sections of the report that a person reads first: without those that a sharper section says better.
+
+``limits`` joins them when the model is known.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +108,13 @@ def analyze(
     window: Window | None = None,
     rules: KernelRules | None = None,
     logs: Sequence[str] = (),
+    load: ModelLoad | None = None,
 ) -> Report:
     """Run the analyses named in ``only`` (keys of ``CHOICES`` or sections; all when empty).
 
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
-    kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it.
+    kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it. ``load`` is
+    what the model demands; without it there is no section ``limits`` unless asked for by name.
     """
     wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {
         *SECTIONS,
@@ -112,7 +122,8 @@ def analyze(
         "advice",
     }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
-    options["program"] = {"texts": logs}
+    options |= {"program": {"texts": logs}, "limits": {"load": load}}
+    wanted -= {"limits"} if load is None and "limits" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         # they share what they derive from the trace, and hardly any of their time holds the interpreter's lock

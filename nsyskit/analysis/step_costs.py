@@ -222,8 +222,8 @@ def _quantile(values: pl.Series, share: float) -> float | None:
 
 
 @once_per_trace
-def _kernel_steps(trace: Trace) -> pl.DataFrame:
-    """Kernel time by step and category: ``index category total_ns``."""
+def kernel_steps(trace: Trace) -> pl.DataFrame:
+    """Kernel time by step and kind of kernel: ``index category quant total_ns``."""
     kernels = op_calls(trace).filter(pl.col("kind") == "kernel")
     ids = trace.kernels.select("name_id").collect()["name_id"]
     rows = pl.DataFrame(
@@ -234,12 +234,13 @@ def _kernel_steps(trace: Trace) -> pl.DataFrame:
         }
     ).drop_nulls("index")
     summed = rows.group_by("index", "name_id").agg(pl.col("dur").sum())
-    facts = kernel_facts(trace).select("name_id", "category")
-    return summed.join(facts, on="name_id", how="left").group_by("index", "category").agg(total_ns=pl.col("dur").sum())
+    facts = kernel_facts(trace).select("name_id", "category", "quant")
+    named = summed.join(facts, on="name_id", how="left")
+    return named.group_by("index", "category", "quant").agg(total_ns=pl.col("dur").sum())
 
 
 def _categories(trace: Trace, rows: pl.DataFrame) -> dict[str, int]:
-    own = _kernel_steps(trace).filter(pl.col("index").is_in(rows["index"].implode()))
+    own = kernel_steps(trace).filter(pl.col("index").is_in(rows["index"].implode()))
     sums = (
         own.group_by("category").agg(pl.col("total_ns").sum()).sort(["total_ns", "category"], descending=[True, False])
     )

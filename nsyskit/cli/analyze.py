@@ -21,12 +21,13 @@ from nsyskit.cli.options import (
 from nsyskit.errors import UsageError
 
 if TYPE_CHECKING:
+    from nsyskit.analysis.limits import ModelLoad
     from nsyskit.trace import Trace
 
 # spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
 CHOICES = (
     "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "steps", "phases", "program",
-    "verdict", "advice",
+    "limits", "verdict", "advice",
     "api_sum", "osrt_sum", "kernel_sum", "category_sum", "family_sum", "quant_sum", "kern_exec_sum",
     "mem_time_sum", "mem_size_sum", "nvtx_sum",
 )  # fmt: skip
@@ -52,6 +53,8 @@ nsyskit analyze trace.sqlite --html report.html
     "--log", "logs", multiple=True, type=click.Path(path_type=Path),
     help="What the program printed, when the trace did not keep it (repeatable).",
 )  # fmt: skip
+@click.option("--model", type=click.Path(path_type=Path), help="The model's GGUF file, to tell the hardware's limits.")
+@click.option("--model-bytes", type=click.IntRange(min=1), help="Or the bytes of weights that a token reads.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as one HTML file.")
 @force_option
@@ -59,7 +62,8 @@ nsyskit analyze trace.sqlite --html report.html
 @quiet_option
 def command(
     *, trace: Path, only: tuple[str, ...], window: str | None, fmt: str, top: int, output: Path | None,
-    kernel_rules: Path | None, logs: tuple[Path, ...], html: Path | None, force: bool, nsys: Path | None, quiet: bool,
+    kernel_rules: Path | None, logs: tuple[Path, ...], model: Path | None, model_bytes: int | None,
+    html: Path | None, force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Tell where the time of TRACE went.
 
@@ -75,9 +79,12 @@ def command(
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     rules = KernelRules.load(kernel_rules) if kernel_rules else None
-    overview = OVERVIEW if fmt == "text" and html is None else ()
+    load = model_load(opened, model, model_bytes)
+    if "limits" in only and load is None:
+        raise UsageError("limits need the size of the model", hint="give --model FILE.gguf or --model-bytes N")
+    overview = (*OVERVIEW, *(["limits"] if load else [])) if fmt == "text" and html is None else ()
     report = analyze(
-        opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs)
+        opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs), load=load
     )  # fmt: skip
     if fmt == "json":
         from nsyskit.report.json import render_json
@@ -112,6 +119,18 @@ def program_texts(opened: Trace, path: Path, logs: tuple[Path, ...]) -> tuple[st
     run = load_run(path)
     found = [part for part in (run.program_out, run.program_err, run.results) if part.is_file()]
     return ("\n".join(_text(part) for part in found),) if found else ()
+
+
+def model_load(opened: Trace, model: Path | None, model_bytes: int | None) -> ModelLoad | None:
+    """What the model demands of the GPU, None when neither option says."""
+    from nsyskit.analysis.limits import ModelLoad, load_of
+    from nsyskit.ggml.gguf_file import read_model
+
+    if model is not None and model_bytes is not None:
+        raise UsageError("--model and --model-bytes say the same", hint="give one of them")
+    if model is not None:
+        return load_of(read_model(model), opened.meta.capture.command)
+    return None if model_bytes is None else ModelLoad(model_bytes, {})
 
 
 def _text(path: Path) -> str:

@@ -156,12 +156,22 @@ def bytes_per_token(facts: ModelFacts) -> int:
     What one sequence reads; a batch reads no more, but its tokens may need other experts. The KV cache is apart, see
     ``kv_bytes_per_token``.
     """
-    return sum(_active(facts, tensor, tensor.bytes) for tensor in facts.tensors)
+    return sum(active_bytes(facts, tensor) for tensor in facts.tensors)
 
 
 def weights_per_token(facts: ModelFacts) -> int:
     """Weights that one token is multiplied with: two FLOPs each, attention apart."""
-    return sum(_active(facts, tensor, tensor.elements) for tensor in facts.tensors if len(tensor.shape) > 1)
+    return sum(active_elements(facts, tensor) for tensor in facts.tensors if len(tensor.shape) > 1)
+
+
+def active_bytes(facts: ModelFacts, tensor: Tensor) -> int:
+    """Bytes of a tensor that decoding one token reads."""
+    return _active(facts, tensor, tensor.bytes)
+
+
+def active_elements(facts: ModelFacts, tensor: Tensor) -> int:
+    """Elements of a tensor that decoding one token takes."""
+    return _active(facts, tensor, tensor.elements)
 
 
 def kv_bytes_per_token(facts: ModelFacts, *, type_k: str = "f16", type_v: str = "f16") -> int:

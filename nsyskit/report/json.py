@@ -19,6 +19,7 @@ from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
@@ -281,6 +282,27 @@ def _advice(result: AdviceResult) -> Any:
         for item in result.items
     ]  # fmt: skip
     return {"items": items, "withheld": result.withheld}
+
+
+@section.register
+def _limits(result: LimitsResult) -> Any:
+    prefill = result.prefill
+    return {
+        "window": _window(result.window),
+        "bytes_per_token": result.load.bytes_per_token,
+        "kv_bytes_per_token": result.load.kv_bytes_per_token,
+        "left_out": result.load.left_out,
+        "memory_bandwidth": result.memory_bandwidth,
+        "floor_ms": result.floor_ms,
+        "measured_ms": result.measured_ms,
+        "bandwidth_share": result.bandwidth_share,
+        "max_speedup": result.max_speedup,
+        "by_quant": _rows(result.by_quant),
+        "prefill": None if prefill is None else {
+            "tflops": prefill.tflops, "peak_tflops": prefill.peak_tflops,
+            "share_of_peak": prefill.share_of_peak, "source": prefill.source,
+        },
+    }  # fmt: skip
 
 
 @section.register

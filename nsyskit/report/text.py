@@ -30,6 +30,7 @@ from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
@@ -49,9 +50,9 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "steps", "advice", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps", "category_sum",
-    "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum",
-    "kern_exec_sum",
+    "steps", "advice", "limits", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps",
+    "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies",
+    "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
 
 
@@ -327,6 +328,44 @@ def _advice(result: AdviceResult, layout: Layout) -> RenderableType | None:
             Padding(Text(printable(f"from {evidence}; refuted if {item.refuted_by}"), style="dim"), (0, 0, 0, 2))
         )
     return Group(*lines)
+
+
+@block_of.register
+def _limits(result: LimitsResult, layout: Layout) -> RenderableType | None:
+    load = result.load
+    lines = [f"A decoded token reads {human_bytes(load.bytes_per_token)} of weights"]
+    if result.floor_ms and result.memory_bandwidth:
+        lines[0] += f": at {human_bytes(result.memory_bandwidth)}/s that takes {result.floor_ms:.3f} ms at least."
+    if result.measured_ms and result.bandwidth_share and result.max_speedup:
+        lines.append(
+            f"Measured: {result.measured_ms:.3f} ms a step of one token, {human_share(result.bandwidth_share)} of what "
+            f"the memory allows; at most {result.max_speedup:.2f}× as fast with these weights."
+        )
+    if load.kv_bytes_per_token:
+        lines.append(f"Every token in context adds {human_bytes(load.kv_bytes_per_token)} (f16 cache) to be read.")
+    if load.left_out:
+        lines.append(f"{load.left_out}.".capitalize())
+    lines += _prefill_limit(result)
+    blocks: list[RenderableType] = [Text("Limits", style="bold"), *(Text(line) for line in lines)]
+    if result.by_quant.height:
+        columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+            "GB/s": lambda row: f"{row['gb_per_s']:.1f}",
+            "of peak": lambda row: human_share(row["share_of_peak"]),
+            "a token": lambda row: human_ns(row["ns_per_token"]),
+            "bytes": lambda row: human_bytes(row["bytes_per_token"]),
+        }
+        blocks.append(_table("", result.by_quant, columns, layout, name=lambda row: row["quant"], label="matrices"))
+    return Group(*blocks)
+
+
+def _prefill_limit(result: LimitsResult) -> list[str]:
+    prefill = result.prefill
+    if prefill is None:
+        return []
+    told = f"Prompts reach {prefill.tflops:.1f}·10¹² operations a second"
+    if prefill.peak_tflops is None:
+        return [f"{told}; the peak of this GPU is unknown here."]
+    return [f"{told}, {human_share(prefill.share_of_peak)} of {prefill.peak_tflops:g} ({prefill.source})."]
 
 
 def _number(value: float | None, digits: int) -> str:
