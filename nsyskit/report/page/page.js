@@ -60,10 +60,17 @@
     for (const entry of seen) if (entry.isIntersecting) { watch.unobserve(entry.target); draw(entry.target).catch(failed); }
   }, { rootMargin: "400px" });
   for (const place of places) watch.observe(place);
-  // print needs every figure; what is drawn by then is printed, so start early, when the browser has nothing to do
-  const later = window.requestIdleCallback ?? ((job) => setTimeout(job, 1500));
-  addEventListener("load", () => later(() => { if (places.length) plotly().catch(failed); }));
-  addEventListener("beforeprint", () => { for (const place of places) draw(place).catch(failed); });
+  // print needs every figure: those never scrolled to are drawn one by one when the browser has nothing to do
+  const later = window.requestIdleCallback ?? ((job) => setTimeout(job, 300));
+  const drawRest = () => {
+    const next = places.find((place) => !drawn.has(place));
+    if (next) draw(next).catch(failed).finally(() => later(drawRest));
+  };
+  addEventListener("load", () => later(drawRest));
+  const PAPER_PX = 690;
+  const resize = (change) => { for (const place of drawn.keys()) if (place.layout) window.Plotly.relayout(place, change); };
+  addEventListener("beforeprint", () => resize({ width: PAPER_PX, autosize: false }));
+  addEventListener("afterprint", () => resize({ width: null, autosize: true }));
 
   // --- timelines: what is drawn depends on how far one has zoomed in --------------------------------------------
   const ARRAYS = { d: Float64Array, i: Int32Array, B: Uint8Array };
