@@ -21,6 +21,7 @@ from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
 from nsyskit.analysis.step_costs import StepsResult, steps
+from nsyskit.analysis.step_detail import step_detail
 from nsyskit.analysis.sync import SyncResult, sync
 from nsyskit.analysis.threads import threads
 from nsyskit.analysis.trust import TrustNote, errors_first, trust
@@ -109,12 +110,14 @@ def analyze(
     rules: KernelRules | None = None,
     logs: Sequence[str] = (),
     load: ModelLoad | None = None,
+    step: int | None = None,
 ) -> Report:
     """Run the analyses named in ``only`` (keys of ``CHOICES`` or sections; all when empty).
 
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
     kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it. ``load`` is
     what the model demands; without it there is no section ``limits`` unless asked for by name.
+    ``step`` adds a section ``step`` with the inside of that one.
     """
     wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {
         *SECTIONS,
@@ -138,6 +141,8 @@ def analyze(
         judged = verdict(ledgers, sync=synced, trust=notes, steps=stepped)
     if "advice" in wanted:
         sections["advice"] = advice(sections.get("steps"), families=sections.get("family_sum"), trust=notes)
+    if step is not None:
+        sections["step"] = step_detail(trace, step)
     return Report(trace.meta, window or _default(trace), notes, judged, sections)
 
 

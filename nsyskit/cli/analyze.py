@@ -55,6 +55,7 @@ nsyskit analyze trace.sqlite --html report.html
 )  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="The model's GGUF file, to tell the hardware's limits.")
 @click.option("--model-bytes", type=click.IntRange(min=1), help="Or the bytes of weights that a token reads.")
+@click.option("--step", type=click.IntRange(min=0), metavar="N", help="Also one step in detail.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as one HTML file.")
 @force_option
@@ -63,7 +64,7 @@ nsyskit analyze trace.sqlite --html report.html
 def command(
     *, trace: Path, only: tuple[str, ...], window: str | None, fmt: str, top: int, output: Path | None,
     kernel_rules: Path | None, logs: tuple[Path, ...], model: Path | None, model_bytes: int | None,
-    html: Path | None, force: bool, nsys: Path | None, quiet: bool,
+    step: int | None, html: Path | None, force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Tell where the time of TRACE went.
 
@@ -82,9 +83,12 @@ def command(
     load = model_load(opened, model, model_bytes)
     if "limits" in only and load is None:
         raise UsageError("limits need the size of the model", hint="give --model FILE.gguf or --model-bytes N")
+    if step is not None:
+        only = only or ("steps",)
     overview = (*OVERVIEW, *(["limits"] if load else [])) if fmt == "text" and html is None else ()
     report = analyze(
-        opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs), load=load
+        opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs), load=load,
+        step=step,
     )  # fmt: skip
     if fmt == "json":
         from nsyskit.report.json import render_json

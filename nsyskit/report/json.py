@@ -23,6 +23,7 @@ from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
+from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.analysis.sums import EXEC_STATISTICS, SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
@@ -254,6 +255,19 @@ def _phase(cost: PhaseCost) -> dict[str, Any]:
         "ms_per_token": dict(cost.ms_per_token),
         "tokens_per_s": cost.tokens_per_s,
         "per_token": {"ledger": dict(cost.ledger), "categories": dict(cost.categories), **cost.counts},
+    }
+
+
+@section.register
+def _step(result: StepDetail) -> Any:
+    return {
+        "row": {name: _finite(value) for name, value in result.row.items()},
+        "times": result.times,
+        "ledger": dict(result.ledger),
+        "categories": _rows(result.categories),
+        "kernels": _rows(result.kernels),
+        "calls": _rows(result.calls),
+        "copies": _rows(result.copies),
     }
 
 

@@ -25,7 +25,7 @@ from nsyskit.analysis.advice import AdviceResult
 from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
-from nsyskit.analysis.devices import DeviceLedger, DevicesResult
+from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
@@ -34,6 +34,7 @@ from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
+from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
@@ -50,7 +51,7 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "steps", "advice", "limits", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps",
+    "step", "steps", "advice", "limits", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps",
     "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies",
     "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
@@ -86,6 +87,8 @@ def _blocks(report: Report, layout: Layout) -> list[RenderableType]:
         block = block_of(result, layout)
         if block is not None:
             blocks += [block, Text("")]
+        if name == "steps" and set(report.sections) <= {"steps", "step"}:
+            blocks += [_step_table(result, layout), Text("")]
     absent = sorted(name for name, result in report.sections.items() if result is None)
     if absent:
         blocks.append(Text(f"not collected, so not shown: {', '.join(absent)}", style="dim"))
@@ -271,6 +274,53 @@ def _steps(result: StepsResult, layout: Layout) -> RenderableType | None:
     for row in result.slowest.filter(pl.col("times") >= _SLOW).iter_rows(named=True):
         told = f"  step {row['index']} ({row['phase']}) took {row['times']:.1f}× the median: {row['cause']}"
         blocks.append(_clipped(told, layout.width, style="dim"))
+    return Group(*blocks)
+
+
+def _step_table(result: StepsResult, layout: Layout) -> Table:
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "step": lambda row: str(row["index"]),
+        "begins": lambda row: human_ns(row["begin_ns"] - result.window.start_ns),
+        "forward": lambda row: human_ns(row["forward_end_ns"] - row["begin_ns"]),
+        "to the next": lambda row: "–" if row["period_ns"] is None else human_ns(row["period_ns"]),
+        "tokens": lambda row: human_count(row["n_tokens"]),
+        "outputs": lambda row: "–" if row["n_outputs"] is None else human_count(row["n_outputs"]),
+    }
+    if layout.width >= _WIDE:
+        columns |= {
+            "GPU busy": lambda row: human_ns(sum(row[f"{part}_ns"] for part in BUSY_PARTS)),
+            "launches": lambda row: human_count(row["launches"] + row["graph_launches"]),
+            "syncs": lambda row: human_count(row["syncs"]),
+        }
+    return _table(
+        "", result.steps, columns, layout, name=lambda row: f"{row['phase']} ({row['confidence']})", label="phase"
+    )
+
+
+@block_of.register
+def _step(result: StepDetail, layout: Layout) -> RenderableType | None:
+    row, total = result.row, result.window.dur_ns
+    like = "" if result.times is None else f", {result.times:.2f}× the median of its like"
+    title = f"Step {row['index']}: {row['phase']}, {row['evidence']}; {human_ns(total)}{like}"
+    parts = {part if part in BUSY_PARTS else f"idle: {part}": ns for part, ns in result.ledger.items()}
+    count: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "total": lambda row: human_ns(row["total_ns"]),
+        "count": lambda row: human_count(row["count"]),
+    }
+    size: dict[str, Callable[[Mapping[str, Any]], str]] = {"bytes": lambda row: human_bytes(row["bytes"])}
+    calls: dict[str, Callable[[Mapping[str, Any]], str]] = {"longest": lambda row: human_ns(row["max_ns"])}
+    blocks: list[RenderableType] = [_ledger_block(printable(title), parts, total, layout.width)]
+    if result.kernels.height:
+        told = ", ".join(
+            f"{category}{' ' + quant if quant else ''} {human_ns(ns)}"
+            for category, quant, ns in result.categories.rows()
+        )
+        blocks += [Padding(Text(f"kernels: {told}"), (0, 0, 0, 2))]
+        blocks.append(_table("Kernels", result.kernels, count, layout, name=lambda row: shortened(row["name"])))
+    blocks.append(_table("Its thread's calls", result.calls, count | calls, layout, name=lambda row: row["name"]))
+    if result.copies.height:
+        copied = lambda row: f"{row['label']} {row['purpose']}"  # noqa: E731
+        blocks.append(_table("Copies", result.copies, count | size, layout, name=copied, label="what"))
     return Group(*blocks)
 
 
