@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nsyskit.cli.analyze import model_load, program_texts
 from nsyskit.cli.options import (
     check_output,
     emit,
@@ -50,13 +51,20 @@ nsyskit report trace.sqlite --format markdown
     help="What to look at. Times take ns, us, ms or s; + counts from the first GPU operation.",
 )
 @click.option("--around", multiple=True, metavar="TIME", help="Draw 10 ms around this time in detail (repeatable).")
+@click.option(
+    "--log", "logs", multiple=True, type=click.Path(path_type=Path),
+    help="What the program printed, when the trace did not keep it (repeatable).",
+)  # fmt: skip
+@click.option("--model", type=click.Path(path_type=Path), help="The model's GGUF file, to tell the hardware's limits.")
+@click.option("--model-bytes", type=click.IntRange(min=1), help="Or the bytes of weights that a token reads.")
 @click.option("--kernel-rules", type=click.Path(path_type=Path), help="Kernel rules of your own, tried first.")
 @force_option
 @nsys_option
 @quiet_option
 def command(
     *, trace: Path, output: Path | None, fmt: str, plotly: str, window: str | None, around: tuple[str, ...],
-    kernel_rules: Path | None, force: bool, nsys: Path | None, quiet: bool,
+    kernel_rules: Path | None, logs: tuple[Path, ...], model: Path | None, model_bytes: int | None,
+    force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Write what bounds TRACE, and where its time went, as one HTML file that opens offline."""
     if output is not None:
@@ -71,7 +79,13 @@ def command(
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     times = [instant(opened, text) for text in around]
-    result = analyze(opened, window=chosen, rules=KernelRules.load(kernel_rules) if kernel_rules else None)
+    result = analyze(
+        opened,
+        window=chosen,
+        rules=KernelRules.load(kernel_rules) if kernel_rules else None,
+        logs=program_texts(opened, trace, logs),
+        load=model_load(opened, model, model_bytes),
+    )
     if output is None or fmt == "markdown":
         from nsyskit.report.markdown import render_markdown
 

@@ -41,6 +41,12 @@ class Chapter:
 CHAPTERS: Final = (
     Chapter("steps", "Phases and steps", "What a token cost, step by step.", ("steps",)),
     Chapter(
+        "advice",
+        "Experiments",
+        "Each with its number, its bound and what would refute it.",
+        ("advice",),
+    ),
+    Chapter(
         "kernels",
         "Kernel hotspots",
         "What the GPU spent its working time on.",
@@ -52,12 +58,10 @@ CHAPTERS: Final = (
         "Stretches in which a GPU did nothing, with what the CPU did meanwhile.",
         ("gaps", "host_functions"),
     ),
-    Chapter(
-        "sync", "Synchronization", "A long wait for a busy GPU is healthy; a wait while it idles is not.", ("sync",)
-    ),
+    Chapter("sync", "Sync", "A long wait for a busy GPU is healthy; a wait while it idles is not.", ("sync",)),
     Chapter(
         "launch",
-        "Launches and CUDA graphs",
+        "Launches",
         "How long launching takes, and how far ahead of the GPU the CPU is.",
         ("launch", "kern_exec_sum"),
     ),
@@ -67,6 +71,10 @@ CHAPTERS: Final = (
         "What moved between host and GPUs, how large and how fast.",
         ("copies", "mem_time_sum", "mem_size_sum"),
     ),
+    Chapter(
+        "limits", "Limits", "What a token must read and a prompt must compute, against what was measured.", ("limits",)
+    ),
+    Chapter("program", "Program", "What it printed: its own rates beside the trace's.", ("program",)),
     Chapter(
         "host",
         "Host",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from nsyskit.analysis.limits import LimitsResult
+from nsyskit.units import human_bytes, human_share
+
 HEADLINES: Final[dict[str, str]] = {
     "gpu-bound": "The GPU itself is the limit",
     "copy-bound": "Copying data is the limit",
@@ -73,3 +76,27 @@ SYNC_CLASSES: Final[dict[str, str]] = {
 def waiting(cause: str) -> str:
     """What the CPU does meanwhile, for a cause of idle time."""
     return PARTS[cause].removeprefix("idle, ")
+
+
+def limit_sentences(result: LimitsResult) -> list[str]:
+    """What a token must read and a prompt must compute, and how near the run came."""
+    load = result.load
+    told = [f"A decoded token reads {human_bytes(load.bytes_per_token)} of weights"]
+    if result.floor_ms and result.memory_bandwidth:
+        told[0] += f": at {human_bytes(result.memory_bandwidth)}/s that takes {result.floor_ms:.3f} ms at least."
+    if result.measured_ms and result.bandwidth_share and result.max_speedup:
+        told.append(
+            f"Measured: {result.measured_ms:.3f} ms a step of one token, {human_share(result.bandwidth_share)} of what "
+            f"the memory allows; at most {result.max_speedup:.2f}× as fast with these weights."
+        )
+    if load.kv_bytes_per_token:
+        told.append(f"Every token in context adds {human_bytes(load.kv_bytes_per_token)} (f16 cache) to be read.")
+    if load.left_out:
+        told.append(f"Not counted: {load.left_out}.")
+    prefill = result.prefill
+    if prefill is not None:
+        peak = "the peak of this GPU is unknown here"
+        if prefill.peak_tflops is not None:
+            peak = f"{human_share(prefill.share_of_peak)} of {prefill.peak_tflops:g} ({prefill.source})"
+        told.append(f"Prompts reach {prefill.tflops:.1f}·10¹² operations a second: {peak}.")
+    return told

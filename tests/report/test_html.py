@@ -90,7 +90,8 @@ def test_sections_in_the_order_of_the_house():
     _, page = page_of(open_trace(DEMO))
     sections = [attrs["id"] for tag, attrs in page.elements if tag == "section"]
     assert sections == [
-        "overview", "steps", "timelines", "kernels", "bubbles", "sync", "launch", "copies", "host", "provenance",
+        "overview", "steps", "timelines", "advice", "kernels", "bubbles", "sync", "launch", "copies", "program",
+        "host", "provenance",
     ]  # fmt: skip
 
 
@@ -188,6 +189,12 @@ def test_words_for_everything():
 
 
 class TestCommands:
+    def test_the_models_bytes_tell_the_limits(self, tmp_path):
+        target = tmp_path / "report.html"
+        argv = ["report", str(DEMO), "-o", str(target), "--model-bytes", "100000000"]
+        assert CliRunner().invoke(cli, argv).exit_code == 0
+        assert "A decoded token reads 100.0 MB of weights" in Page(target.read_text(encoding="utf-8")).said
+
     def test_report(self, tmp_path):
         target = tmp_path / "report.html"
         argv = ["report", str(DEMO), "-o", str(target), "--around", "+5ms", "--plotly", "directory"]

@@ -15,6 +15,7 @@ from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult
+from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.step_costs import StepsResult
@@ -89,6 +90,24 @@ def _program(result: ProgramResult) -> go.Figure:
         bar.marker.color = color
     laid_out(drawn, rows=2 * len(rows), x="tokens per second", legend=2)
     return drawn.update_yaxes(autorange="reversed")
+
+
+@figure.register
+def _limits(result: LimitsResult) -> go.Figure:
+    """How fast the matrix kernels read their weights, by format, against the memory."""
+    rows = result.by_quant.reverse()
+    bars = go.Bar(
+        x=rows["gb_per_s"].to_list(),
+        y=[str(quant) for quant in rows["quant"]],
+        orientation="h",
+        marker_color="#2a8a5a",
+        customdata=[human_ns(value) for value in rows["ns_per_token"]],
+        hovertemplate="%{y}: %{x:.1f} GB/s, %{customdata} a token<extra></extra>",
+    )
+    drawn = laid_out(go.Figure(bars), rows=rows.height, x="GB/s")
+    if result.memory_bandwidth:
+        drawn.add_vline(x=result.memory_bandwidth / 1e9, line_dash="dash", annotation_text="the memory's")
+    return drawn
 
 
 @figure.register

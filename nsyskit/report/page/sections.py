@@ -10,6 +10,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 import polars as pl
 
+from nsyskit.analysis.advice import AdviceResult, Item
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
 from nsyskit.analysis.devices import DevicesResult
@@ -17,7 +18,9 @@ from nsyskit.analysis.gaps import DeviceGaps, GapsResult
 from nsyskit.analysis.host_functions import DeviceHostFunctions, HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
+from nsyskit.analysis.program import ProgramResult, ProgramRow
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -28,7 +31,7 @@ from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
 from nsyskit.report.text import TITLES, shortened
-from nsyskit.report.words import SYNC_CLASSES
+from nsyskit.report.words import SYNC_CLASSES, limit_sentences
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
 NAME_CHARACTERS: Final = 110
@@ -83,6 +86,39 @@ class Sections:
         plot = self.drawn(name, figure(result), "Milliseconds per token of every step, over time")
         hint = _note("Click a step to see it in the timeline of the whole window.")
         return join([*told, _phases(result), *bars, plot, hint, _slowest(result)])
+
+    @block.register
+    def _advice(self, result: AdviceResult, name: str) -> Html:  # noqa: ARG002
+        if result.withheld is not None:
+            return _note(result.withheld)
+        return tag("ol", *(_experiment(item) for item in result.items), class_="advice") if result.items else NOTHING
+
+    @block.register
+    def _limits(self, result: LimitsResult, name: str) -> Html:
+        told = [tag("p", text(line)) for line in limit_sentences(result)]
+        if result.by_quant.is_empty():
+            return join(told)
+        columns = [
+            words("format", lambda row: str(row["quant"])),
+            _figure("GB/s", "gb_per_s", ".1f"),
+            share("of peak", "share_of_peak"),
+            ns("a token", "ns_per_token"),
+            size("bytes a token", "bytes_per_token"),
+        ]
+        rows = table("Matrices, by the format of their weights", result.by_quant, columns)
+        return join([*told, self.drawn(name, figure(result), "Reading speed by the format of the weights"), rows])
+
+    @block.register
+    def _program(self, result: ProgramResult, name: str) -> Html:  # noqa: ARG002
+        rows = [_printed(row) for row in result.rows if row.numbers.tokens_per_s is not None or row.numbers.ms]
+        columns = [
+            words("measurement", lambda row: row["name"]),
+            _figure("printed ms", "ms", ",.2f"),
+            _figure("printed tokens/s", "printed", ",.1f"),
+            _figure("trace tokens/s", "trace", ",.1f"),
+            _figure("difference", "difference", "+.1%"),
+        ]
+        return table("What the program printed, and the trace", rows, columns) if rows else NOTHING
 
     @block.register
     def _sync(self, result: SyncResult, name: str) -> Html:
@@ -255,6 +291,31 @@ class Sections:
             ],
         )
         return join([self.drawn(name, figure(result), "OS runtime time by thread"), rows])
+
+
+def _experiment(item: Item) -> Html:
+    most = "" if item.max_speedup is None else f" at most {item.max_speedup:.2f}× in {item.phase}"
+    evidence = ", ".join(one.path for one in item.evidence)
+    return tag(
+        "li",
+        tag("p", tag("code", text(item.change)), text(most)),
+        tag("p", text(f"because {item.why}")),
+        tag("p", text(f"from {evidence}; refuted if {item.refuted_by}"), class_="note"),
+    )
+
+
+def _printed(row: ProgramRow) -> Row:
+    return {
+        "name": f"{row.numbers.tool} {row.numbers.label}",
+        "printed": row.numbers.tokens_per_s,
+        "ms": row.numbers.ms,
+        "trace": row.trace_tokens_per_s,
+        "difference": row.difference,
+    }
+
+
+def _figure(head: str, key: str, form: str) -> Column:
+    return Column(head, lambda row: row[key], lambda value: format(value, form))
 
 
 def _phases(result: StepsResult) -> Html:
