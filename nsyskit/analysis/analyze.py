@@ -20,6 +20,7 @@ from nsyskit.analysis.launch import launch
 from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
+from nsyskit.analysis.startup import startup
 from nsyskit.analysis.step_costs import StepsResult, steps
 from nsyskit.analysis.step_detail import step_detail
 from nsyskit.analysis.sync import SyncResult, sync
@@ -55,6 +56,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "steps": steps,
     "program": program,
     "limits": limits,
+    "startup": startup,
 }
 """Section -> analysis, in the order of computing."""
 
@@ -74,6 +76,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "phases": ("steps",),
     "program": ("program",),
     "limits": ("limits",),
+    "startup": ("startup",),
     "verdict": ("verdict", "devices", "sync", "steps"),
     "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
@@ -125,7 +128,7 @@ def analyze(
         "advice",
     }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
-    options |= {"program": {"texts": logs}, "limits": {"load": load}}
+    options |= {"program": {"texts": logs}, "startup": {"texts": logs}, "limits": {"load": load}}
     wanted -= {"limits"} if load is None and "limits" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

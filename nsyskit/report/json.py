@@ -22,6 +22,7 @@ from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.analysis.sums import EXEC_STATISTICS, SumResult
@@ -268,6 +269,16 @@ def _step(result: StepDetail) -> Any:
         "kernels": _rows(result.kernels),
         "calls": _rows(result.calls),
         "copies": _rows(result.copies),
+    }
+
+
+@section.register
+def _startup(result: StartupResult) -> Any:
+    return {
+        "pid": result.pid,
+        "window": None if result.window is None else _window(result.window),
+        "spans": _rows(result.spans),
+        "milestones": _rows(result.milestones),
     }
 
 

@@ -33,6 +33,7 @@ from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.analysis.sums import SumResult
@@ -51,9 +52,9 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "step", "steps", "advice", "limits", "program", "devices", "host_functions", "threads", "sync", "launch", "gaps",
-    "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum", "copies",
-    "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
+    "step", "steps", "advice", "limits", "program", "startup", "devices", "host_functions", "threads", "sync", "launch",
+    "gaps", "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum",
+    "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
 
 
@@ -416,6 +417,36 @@ def _prefill_limit(result: LimitsResult) -> list[str]:
     if prefill.peak_tflops is None:
         return [f"{told}; the peak of this GPU is unknown here."]
     return [f"{told}, {human_share(prefill.share_of_peak)} of {prefill.peak_tflops:g} ({prefill.source})."]
+
+
+@block_of.register
+def _startup(result: StartupResult, layout: Layout) -> RenderableType | None:
+    blocks: list[RenderableType] = []
+    if result.window is not None:
+        columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+            "time": lambda row: human_ns(row["dur_ns"]),
+            "CUDA calls": lambda row: human_ns(row["api_ns"]),
+            "OS calls": lambda row: human_ns(row["os_ns"]),
+            "uploading": lambda row: human_ns(row["copy_ns"]),
+            "uploaded": lambda row: human_bytes(row["copy_bytes"]),
+        }
+        title = f"Start: {human_ns(result.window.dur_ns)} to the first token"
+        blocks.append(_table(title, result.spans, columns, layout, name=lambda row: START_PARTS[row["name"]]))
+    if result.milestones.height:
+        told = ", ".join(f"{name} at {ms:,.1f} ms" for name, ms in result.milestones.rows())
+        blocks.append(Text(printable(f"The program's log, on its own clock: {told}")))
+    return Group(*blocks)
+
+
+START_PARTS: Final = {
+    "program": "before the first CUDA call",
+    "driver": "driver: context, modules, memory",
+    "upload": "loading the weights onto the GPU",
+    "prepare": "until the first step",
+    "warm_up": "warm-up",
+    "wait": "waiting for work",
+    "first_token": "the first prompt, to its first token",
+}
 
 
 def _number(value: float | None, digits: int) -> str:

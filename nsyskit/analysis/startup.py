@@ -1,0 +1,148 @@
+"""From the process's start to its first token: what the time went to, and what the program's log says of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.copies import copy_purposes
+from nsyskit.analysis.pairing import api_calls, op_calls
+from nsyskit.analysis.program import kept_texts
+from nsyskit.analysis.steps import find_steps
+from nsyskit.errors import MissingTableError
+from nsyskit.ggml.outputs import parse_output
+from nsyskit.intervals import covered_ns, union
+from nsyskit.trace import Trace, Window
+
+SPANS: Final = ("program", "driver", "upload", "prepare", "warm_up", "wait", "first_token")
+"""Parts of a start in their order; they follow each other without gap.
+
+``program`` before the first CUDA call; ``driver`` from there to the first upload of weights: context, modules, memory;
+``upload`` to the end of the last one; ``prepare`` to the first step; ``warm_up`` steps of at most two tokens before
+the first prompt; ``wait`` for work; ``first_token`` from the first upload of the first prompt to its wait.
+"""
+_WARM_UP_TOKENS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StartupResult:
+    """The start of the process that drives the GPU, or of the one whose output was kept.
+
+    Attributes:
+        window: from the process's first traced row to the first token, None when no step shows it.
+        spans: ``name start_ns dur_ns api_ns os_ns copy_ns copy_bytes`` of ``SPANS`` that took time; ``dur_ns`` sum to
+            the window; the others are merged time within the span: CUDA and OS calls of the thread that drives the
+            GPU, and copies to the GPU.
+        milestones: ``name ms`` as the program's log tells them, on its own clock.
+    """
+
+    pid: int | None
+    window: Window | None
+    spans: pl.DataFrame
+    milestones: pl.DataFrame
+
+
+def startup(trace: Trace, *, window: Window | None = None, texts: Sequence[str] = ()) -> StartupResult:
+    """The start-up ledger, whatever the window.
+
+    Raises:
+        MissingTableError: the trace begins after the start, and no log tells of it.
+    """
+    thread = _thread(trace)
+    found = tuple(texts) or tuple(text for _, text in kept_texts(trace))
+    milestones = pl.DataFrame(
+        [moment for text in found for moment in _milestones(text)],
+        schema={"name": pl.String, "ms": pl.Float64},
+        orient="row",
+    )
+    edges = _edges(trace, thread[0]) if thread else []
+    if not edges and milestones.is_empty():
+        raise MissingTableError("start of the program", hint="capture from its start, without a delay")
+    window = Window("explicit", edges[0][1], edges[-1][2]) if edges else None
+    return StartupResult(thread[0] if thread else None, window, _spans(trace, thread or (0, 0), edges), milestones)
+
+
+def _thread(trace: Trace) -> tuple[int, int] | None:
+    """The process and thread that take the first step."""
+    steps = find_steps(trace).steps
+    return None if steps.is_empty() else (int(steps["pid"][0]), int(steps["tid"][0]))
+
+
+def _edges(trace: Trace, pid: int) -> list[tuple[str, int, int]]:
+    """Name, begin and end of each part that took time; empty when the file begins after the weights were loaded."""
+    purposes = copy_purposes(trace)
+    copies = op_calls(trace).filter(pl.col("kind") == "memcpy").with_columns(purposes["purpose"], purposes["bytes"])
+    weights = copies.filter((pl.col("pid") == pid) & (pl.col("purpose") == "weights"))
+    if weights.is_empty():
+        return []
+    calls = api_calls(trace).filter(pl.col("pid") == pid)
+    os_rows = trace.os_calls.filter(pl.col("pid") == pid).select(pl.col("start_ns").min()).collect().item()
+    first_call = int(calls["start_ns"].min())  # type: ignore[arg-type]
+    uploads = weights.select(pl.coalesce("call_start_ns", "start_ns").min(), pl.col("end_ns").max()).row(0)
+    warm, first, answered = _first_steps(find_steps(trace).steps.filter(pl.col("pid") == pid))
+    marks = [min(first_call, os_rows or first_call), first_call, *uploads, *warm, first, answered]
+    marks = [max(marks[: at + 1]) for at in range(len(marks))]  # what overlaps belongs to the earlier part
+    return [
+        (name, begin, end)
+        for name, begin, end in zip(SPANS, marks[:-1], marks[1:], strict=True)
+        if end > begin
+    ]  # fmt: skip
+
+
+def _first_steps(steps: pl.DataFrame) -> tuple[tuple[int, int], int, int]:
+    """Begin and end of the warm-up, begin of the first step that answers somebody, and when it had its first token."""
+    rows = steps.select("begin_ns", "forward_end_ns", "n_tokens", "n_outputs").rows()
+    prompts = [at for at, row in enumerate(rows) if row[2] > _WARM_UP_TOKENS]
+    at = prompts[0] if prompts and prompts[0] <= _WARM_UP_TOKENS else 0
+    warm = (rows[0][0], rows[at - 1][1]) if at else (rows[0][0], rows[0][0])
+    answered = next((row[1] for row in rows[at:] if row[3]), rows[at][1])
+    return warm, rows[at][0], answered
+
+
+def _spans(trace: Trace, thread: tuple[int, int], edges: list[tuple[str, int, int]]) -> pl.DataFrame:
+    frame = pl.DataFrame(edges, schema={"name": pl.String, "start_ns": pl.Int64, "end_ns": pl.Int64}, orient="row")
+    pid, tid = thread
+    own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
+    ops = op_calls(trace).filter((pl.col("kind") == "memcpy") & (pl.col("pid") == pid))
+    copies = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()[ops["row"]]
+    ops = ops.select("start_ns", "end_ns").hstack(copies).filter(pl.col("label") == "HtoD")
+    os_calls = trace.os_calls.filter(own).select("start_ns", "end_ns").collect()
+    spans = frame.select("start_ns", "end_ns")
+    sizes = [
+        int(ops.filter(pl.col("start_ns").is_between(begin, end, "left"))["bytes"].sum()) for _, begin, end in edges
+    ]
+    return frame.select(
+        "name", "start_ns", dur_ns=pl.col("end_ns") - pl.col("start_ns"),
+        api_ns=covered_ns(spans, union(api_calls(trace).filter(own).select("start_ns", "end_ns"))),
+        os_ns=covered_ns(spans, union(os_calls)),
+        copy_ns=covered_ns(spans, union(ops)),
+        copy_bytes=pl.Series(sizes, dtype=pl.Int64),
+    )  # fmt: skip
+
+
+# --- the log
+
+_STAMP: Final = re.compile(r"^(\d+)\.(\d{2})\.(\d{3})\.(\d{3}) \w ", re.MULTILINE)
+_MARKS: Final = (
+    ("loading the model", re.compile(r"load_model: loading model")),
+    ("model loaded", re.compile(r"(?:llama_server|main): model loaded")),
+    ("listening", re.compile(r"(?:llama_server|main): (?:server is )?listening")),
+    ("first request", re.compile(r"launch_slot_: ")),
+    ("first request done", re.compile(r"print_timing: .*total time")),
+)
+
+
+def _milestones(text: str) -> Iterator[tuple[str, float]]:
+    """Moments of a log with llama.cpp's time stamps (minutes, seconds, ms, µs), and the load time of perf lines."""
+    for name, pattern in _MARKS:
+        line = next((line for line in text.splitlines() if pattern.search(line)), "")
+        if stamp := _STAMP.match(line):
+            minutes, seconds, ms, us = map(int, stamp.groups())
+            yield name, minutes * 60_000 + seconds * 1_000 + ms + us / 1_000
+    for numbers in parse_output(text):
+        if numbers.label == "load" and numbers.ms is not None:
+            yield "load time", numbers.ms
