@@ -55,8 +55,8 @@ def _idle_by_cause(trace: Trace, use: GpuUse, window: Window, drivers: pl.DataFr
     left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
     parts = {}
     for cause, layer in _layers(trace, use, window, left, drivers):
-        parts[cause] = union(intersect(left, layer))
-        left = subtract(left, layer)
+        parts[cause] = layer if layer.is_empty() else union(intersect(left, layer))
+        left = left if layer.is_empty() else subtract(left, layer)
     return parts | {"host": left}
 
 

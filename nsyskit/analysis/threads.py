@@ -18,7 +18,7 @@ from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, covered_ns, length, span, union
+from nsyskit.intervals import clip, covered_ns, intersect, length, span, union
 from nsyskit.trace import Trace, Window
 
 PARTS: Final = ("sync", "submit", "cuda", "blocked", "os", "host")
@@ -81,20 +81,27 @@ def _split(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """How much each part holds of the window, and of its busy time.
 
-    The first part that holds counts, so a part is what its layer adds to the union of those before it.
+    The first part that holds counts, so a part is its layer without what those before it have taken.
     """
     total, over_busy = {}, {}
-    covered = span(0, 0)
-    known = known_busy = 0
+    earlier: list[pl.DataFrame] = []
     for part, layer in layers.items():
-        if layer.is_empty():
-            total[part] = over_busy[part] = 0
-            continue
-        covered = union(pl.concat([covered, layer]))
-        now, now_busy = length(covered), int(covered_ns(covered, busy).sum())
-        total[part], over_busy[part] = now - known, now_busy - known_busy
-        known, known_busy = now, now_busy
-    return total | {"host": window.dur_ns - known}, over_busy | {"host": length(busy) - known_busy}
+        own = union(layer)
+        taken = union(pl.concat([span(0, 0), *(_common(own, other) for other in earlier)]))
+        total[part] = length(own) - length(taken)
+        over_busy[part] = _inside(own, busy) - _inside(taken, busy)
+        earlier.append(own)
+    host, host_busy = window.dur_ns - sum(total.values()), length(busy) - sum(over_busy.values())
+    return total | {"host": host}, over_busy | {"host": host_busy}
+
+
+def _common(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """What both merged frames cover; the longer one is only searched."""
+    return intersect(one, other) if one.height < other.height else intersect(other, one)
+
+
+def _inside(merged: pl.DataFrame, busy: pl.DataFrame) -> int:
+    return int(covered_ns(merged, busy).sum())
 
 
 @once_per_trace
