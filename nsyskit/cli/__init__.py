@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "kernels": "Explain a ggml kernel by its name, or list the catalogue.",
     "model": "Facts of a GGUF model: sizes, bytes per token, KV cache.",
     "report": "What bounds a trace, as one HTML file to look at.",
+    "sweep": "Run llama-bench over every combination of settings; resumable, kept in the history.",
     "timeline": "A window of a trace, event by event, as one HTML file.",
 }
 """Command -> its line in the overview; the command itself is ``nsyskit.cli.NAME:command``."""

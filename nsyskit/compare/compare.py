@@ -179,6 +179,9 @@ def _load_reasons(phases: Sequence[PhaseComparison]) -> list[Reason]:
         if one.strata == "none":
             text = f"{one.phase}: the batches differ so much that no steps are alike; everything is compared as it is"
             found.append(Reason("marked", "other_batch", text))
+        elif any(line.note == "another context" for line in one.lines):
+            text = f"{one.phase}: the contexts differ (input bytes per token), so attention is not judged"
+            found.append(Reason("marked", "other_context", text))
         elif one.strata == "batch size":
             text = f"{one.phase}: steps hold different numbers of tokens; compared by size to a power of two"
             found.append(Reason("note", "coarse_batch", text))

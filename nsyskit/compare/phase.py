@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,6 +26,7 @@ PARTS: Final = (WORK, *(part for part in LEDGER_PARTS if part not in {"kernel", 
 _KERNEL_GROUPS: Final = {"category": "categories", "quant": "quants", "kernel": "kernels"}
 _INTERVAL: Final = 0.05
 _HIDDEN: Final = 0.02
+_ATTENTION: Final = re.compile(r"attention|attn|soft_max")
 _MIN_CALLS: Final = 20
 _MIN_KERNELS: Final = 5
 _CLOCK_LIMIT: Final = 3.0
@@ -278,8 +280,10 @@ def _judged(tested: Sequence[_Tested], sides: _Sides, noise: NoiseModel) -> list
     held = dict(
         zip([one.line.path for one in open_ones], holm([one.tail for one in open_ones], noise.level), strict=True)
     )
+    elsewhere = _other_context(held, tested, sides.strata.kind)
     lines = []
-    for one, note in zip(tested, notes, strict=True):
+    for one, reason in zip(tested, notes, strict=True):
+        note = reason or _by_context(one.line, other_context=elsewhere)
         if note is not None:
             lines.append(_without_verdict(one.line, note))
         elif not held[one.line.path]:
@@ -306,6 +310,16 @@ def _no_verdict(line: Line, sides: _Sides, noise: NoiseModel) -> str | None:
         return "whole graphs hide kernels"
     small = max(line.base, line.candidate) < noise.material * float(sides.one.values[STEP_TIME])
     return "too small to matter" if line.kind == "time" and small else None
+
+
+def _by_context(line: Line, *, other_context: bool) -> str | None:
+    """Attention reads the cache: where contexts differ and could not be told apart, its cost says nothing."""
+    return "another context" if other_context and _ATTENTION.search(line.name) else None
+
+
+def _other_context(held: Mapping[str, bool], tested: Sequence[_Tested], strata: str) -> bool:
+    uploads = next((one.line for one in tested if one.line.name == "bytes_input_per_token"), None)
+    return strata != "context" and uploads is not None and held.get(uploads.path, False)
 
 
 def _without_verdict(line: Line, note: str) -> Line:

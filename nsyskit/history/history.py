@@ -220,7 +220,7 @@ class History:
                 (
                     cell.sweep,
                     cell.key,
-                    json.dumps(cell.settings, sort_keys=True),
+                    json.dumps(cell.settings),
                     cell.state,
                     cell.error,
                     cell.trace,

@@ -179,3 +179,14 @@ def test_setup_differences_come_first_and_in_order():
         ("n_ubatch", "512", "256"),
     ]
     assert found.shared_setup == (("gpu", "A"),)
+
+
+def test_attention_is_not_judged_over_other_contexts():
+    attention = {"ledger.kernel": 100, "category.attention": 60, "category.norm": 40}
+    short, long = attention | {"bytes_input": 512}, attention | {"bytes_input": 2048}
+    long |= {"ledger.kernel": 140, "category.attention": 100}
+    found = compare([made([short] * 30)], [made([long] * 30)])
+    lines = {line.name: (line.verdict, line.note) for line in found.phases[0].lines}
+    assert lines["categories.attention"] == (None, "another context")
+    assert lines["categories.norm"] == ("no change", None)
+    assert "other_context" in {reason.code for reason in found.reasons}

@@ -1,0 +1,158 @@
+"""Running llama-bench for a cell, and reading what it measured; files it wrote earlier are read alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nsyskit.errors import NsyskitError, TraceFormatError
+from nsyskit.ggml.outputs import ProgramNumbers, parse_output
+from nsyskit.sweep.grid import Cell
+from nsyskit.units import printable
+
+_KEPT: Final = (
+    "build_commit", "build_number", "model_type", "model_size", "model_n_params", "backends", "gpu_info", "n_batch",
+    "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "flash_attn", "samples_ts",
+)  # fmt: skip
+_ERROR_CHARACTERS: Final = 300
+
+
+class BenchError(NsyskitError):
+    """llama-bench cannot be started at all."""
+
+    exit_code = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a cell came to: measurements, or the reason it has none."""
+
+    results: tuple[dict[str, Any], ...]
+    error: str | None = None
+
+
+def find_bench(build: Path | None, program: str = "llama-bench") -> list[str]:
+    """llama-bench of a build folder (``bin/`` inside is looked at too), or the one on the PATH.
+
+    Raises:
+        BenchError: the folder has none.
+    """
+    if build is None:
+        return [program]
+    for candidate in (build / program, build / "bin" / program, build / "build" / "bin" / program):
+        if candidate.is_file():
+            return [str(candidate)]
+    raise BenchError(f"{build} holds no {program}", hint="name the folder that CMake built into")
+
+
+def run_cell(cell: Cell, bench: Sequence[str], *, timeout_s: float | None = None) -> Outcome:
+    """Run llama-bench for one cell. A failure is an outcome; an interrupt ends the program, then passes on.
+
+    Raises:
+        BenchError: the program does not exist or may not run.
+    """
+    code, out, err = run_program(cell.argv(bench), environment(cell.env), timeout_s=timeout_s)
+    results = tuple(result(numbers) for numbers in parse_output(out) if numbers.tool == "llama-bench")
+    if code is None:
+        return Outcome(results, f"not done after {timeout_s:g} s")
+    if code != 0 or not results:
+        return Outcome(results if code == 0 else (), _why(code, err))
+    return Outcome(results)
+
+
+def run_perplexity(cell: Cell, program: Sequence[str], text: Path, *, timeout_s: float | None = None) -> Outcome:
+    """llama-perplexity over a text, with the cell's flags that it knows."""
+    known = ("-t", "-b", "-ub", "-ngl", "-fa", "-ctk", "-ctv", "-sm", "-ts", "-ncmoe")
+    words = [word for flag, value in cell.flags.items() if flag in known for word in (flag, value)]
+    argv = [*program, "-m", str(cell.model), "-f", str(text), *words]
+    code, out, err = run_program(argv, environment(cell.env), timeout_s=timeout_s)
+    found = [n for n in parse_output(out + "\n" + err) if n.label == "ppl"]
+    if code != 0 or not found:
+        return Outcome((), f"llama-perplexity: {_why(code or 0, err)}")
+    return Outcome(({"label": "ppl", **{name: value for name, value in found[-1].extra.items() if _is_plain(value)}},))
+
+
+def result(numbers: ProgramNumbers) -> dict[str, Any]:
+    """One measurement as the history keeps it."""
+    extra = {name: numbers.extra[name] for name in _KEPT if name in numbers.extra}
+    samples = extra.get("samples_ts")
+    return {
+        "label": numbers.label, "phase": numbers.phase, "tokens_per_s": numbers.tokens_per_s,
+        "stddev": numbers.extra.get("stddev_ts"), "samples": len(samples) if isinstance(samples, tuple) else None,
+        "n_prompt": numbers.n_prompt, "n_gen": numbers.n_gen, "n_depth": numbers.n_depth, **extra,
+    }  # fmt: skip
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Measurements of a llama-bench result file: json, jsonl, csv, sql or md.
+
+    Raises:
+        TraceFormatError: it cannot be read or holds none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise TraceFormatError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
+    found = [
+        result(n) | {"model": n.extra.get("model_filename")} for n in parse_output(text) if n.tool == "llama-bench"
+    ]
+    if not found:
+        raise TraceFormatError(f"{path.name} holds no results of llama-bench", hint="write them with `-o jsonl`")
+    return found
+
+
+def environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment with a cell's changes; an empty value unsets."""
+    full = dict(os.environ) | dict(changes)
+    return {name: value for name, value in full.items() if name not in changes or value}
+
+
+def run_program(argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float | None) -> tuple[int | None, str, str]:
+    """Exit code (None after the timeout), stdout, stderr. The program, in its own group, never outlives this call."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                argv, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=dict(env), start_new_session=True
+            )
+        except OSError as error:
+            raise BenchError(
+                f"cannot run {argv[0]}: {error.strerror}", hint="put it on the PATH or name --build"
+            ) from error
+        try:
+            code: int | None = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    return code, texts[0], texts[1]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _why(code: int, err: str) -> str:
+    """The last line that says what went wrong."""
+    lines = [printable(line.strip()) for line in err.splitlines() if line.strip()]
+    telling = [line for line in lines if any(word in line.lower() for word in ("error", "fail", "invalid", "unable"))]
+    said = (telling or lines or ["it printed nothing"])[-1][:_ERROR_CHARACTERS]
+    ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{ended}: {said}"
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float) or value is None
