@@ -131,3 +131,39 @@ CAPTURE_EVENT_SOURCE: Final[dict[str, str]] = {"Cuda": "cuda", "OSRuntime": "osr
 
 SIGNATURE_TABLES: Final = frozenset({"StringIds", *TABLE_OF.values(), *META_EXPORT})
 """An SQLite file or a directory without any of these is no nsys export."""
+
+# Where a file names its machine, its user and what they did, for `redact`. All other text is scrubbed by shape.
+FACT_TABLES: Final = (*META_EXPORT, META_CAPTURE, TARGET_ENVIRONMENT)
+"""Name, value pairs."""
+FACT_ENVIRONMENT: Final = ("ENVIRONMENT", "DeviceEnvironment")
+"""A fact whose name ends in one of these, or goes on after it, is ``NAME=value`` once or many times, zeros between."""
+FACT_HOST: Final = ("Hostname", "DEVICE_DISPLAY_NAME", "EXPORT_HOST", "HOST_NAME")
+FACT_USER: Final = ("EXPORT_USER", "USER_NAME", "LAUNCH_USER", "RUN_AS")
+FACT_FOLDER: Final = ("WORKING_DIR",)
+FACT_COMMAND: Final = ("COMMAND",)
+FACT_ARGUMENT: Final = ("ARGUMENT_", "ARGUMENTS")
+FACT_PLAIN: Final = (
+    "EXPORT_PRODUCT_", "EXPORT_SCHEMA_", "EXPORT_TIME", "CAPTURE_EVENT_TYPE", "OsDescription", "KernelVersion",
+    "SoftwareReleaseVersion", "CpuDescription", "CpuInfo", "GpuInfo", "GpuMetrics", "Supported", "LinuxPerfInfo",
+    "EventLibSourcesInfo", "HardwarePlatform", "SoftwarePlatform", "CpuArchitecture", "EXPORT_ARCH",
+    "PROFILING_SESSION_UUID", "DEVICE_ID", "SYNTHETIC",
+)  # fmt: skip
+"""Names that begin so carry versions, dates and properties of hardware."""
+
+STRING_NAMES: Final = frozenset({
+    "nameId", "demangledName", "shortName", "mangledName", "endNameId", "objectNameId", "funcName", "kernelName",
+    "taskName", "providerName", "description", "varName", "apiCallId", "symbol", "CpuInstruction", "textId",
+    "categoryId", "colorId", "typeId", "eventNameId",
+})  # fmt: skip
+"""Columns that refer to strings which events are called by; other columns do when the file's own DDL says so."""
+STRING_PATHS: Final = frozenset({"module", "filenameId", "srcFile", "modulePathId", "fileNameId"})
+STRING_OUTPUT: Final = frozenset({"contentId"})
+STRING_REFERENCE: Final = "REFERENCES StringIds"
+STRINGS_ID, STRINGS_VALUE = "id", "value"
+OUTPUT_COLUMNS: Final = frozenset({("ANALYSIS_FILE", "content")})
+PATH_COLUMNS: Final = frozenset({
+    ("ANALYSIS_FILE", "filename"), ("OSRT_FILE_ACCESS_DESCRIPTORS", "filePath"), ("PROCESSES", "name"),
+})  # fmt: skip
+USER_TEXT_COLUMNS: Final = frozenset({("NVTX_EVENTS", "text"), ("NVTX_EVENTS", "jsonText")})
+"""What the program itself called its ranges: data, like the names of kernels."""
+MESSAGE_COLUMNS: Final = frozenset({("DIAGNOSTIC_EVENT", "text")})
