@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import cProfile
-import pstats
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -111,25 +110,40 @@ def count_rows(trace: Path) -> dict[str, int]:
 
 
 def profile(trace: Path) -> None:
-    """Where one run spends its time: functions of nsyskit, their callees included."""
-    from click.testing import CliRunner
+    """Where one run spends its time, stage by stage, one after the other on one thread of Python."""
+    began = [time.perf_counter(), time.process_time()]
 
-    from nsyskit.cli import cli
+    def stage(name: str) -> None:
+        now = [time.perf_counter(), time.process_time()]
+        print(f"| {name} | {now[0] - began[0]:.2f} | {now[1] - began[1]:.2f} |")
+        began[:] = now
 
-    profiler = cProfile.Profile()
-    profiler.enable()
-    CliRunner().invoke(cli, ["analyze", str(trace)], catch_exceptions=False)
-    profiler.disable()
-    stats = pstats.Stats(profiler)
-    found = {}
-    for (file, _, name), (_, calls, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
-        if "/nsyskit/" in file and not name.startswith("<"):
-            where = f"{Path(file).parent.name}/{Path(file).stem}.{name}"
-            seconds, called = found.get(where, (0.0, 0))
-            found[where] = (max(seconds, cumulative), called + calls)
-    print("| function | calls | seconds with callees |\n|---|---:|---:|")
-    for where, (seconds, called) in sorted(found.items(), key=lambda item: -item[1][0])[:40]:
-        print(f"| {where} | {called} | {seconds:.2f} |")
+    print("| stage | wall s | CPU s |\n|---|---:|---:|")
+    from nsyskit.analysis.analyze import OVERVIEW, SECTIONS, analyze
+    from nsyskit.analysis.steps import find_steps
+    from nsyskit.analysis.trust import trust
+    from nsyskit.errors import MissingTableError
+    from nsyskit.ingest import open_trace
+    from nsyskit.report.text import render_text
+
+    stage("imports")
+    opened = open_trace(trace)
+    stage("open")
+    for table in ("api_calls", "kernels"):
+        opened.tables[table].select("start_ns").collect()
+        stage(f"read {table}")
+    find_steps(opened)
+    stage("pair calls with operations, find steps")
+    for name in (name for name in SECTIONS if name in OVERVIEW):
+        with suppress(MissingTableError):
+            SECTIONS[name](opened)
+        stage(name)
+    trust(opened)
+    stage("trust")
+    report = analyze(opened, only=["verdict"])
+    began[:] = time.perf_counter(), time.process_time()
+    render_text(report, width=100)
+    stage("render")
 
 
 def _made(folder: Path) -> Path:
