@@ -49,7 +49,7 @@ ARGUMENTS: Final = (
     "--host", "192.0.2.44", "--rpc", "198.51.100.9:50052",
     "--alias", "projectbluebird", "--ssl-key-file", "/home/mallory/tls/key.pem",
     "-H", "Authorization: Bearer plantedbearer",
-    "-hfr", "acme-private/bluebird", "--password", "123456789",
+    "-hfr", "acme-private/bluebird", "--password", "734918265550",
 )  # fmt: skip
 
 PLANTED: Final = frozenset({
@@ -58,7 +58,7 @@ PLANTED: Final = frozenset({
     "chocolatechip", "mallory", "gpubox17", "corp.example", "203.0.113.9", "198.51.100.7", "XXplant", "proxyuser",
     "proxypass", "dbpassword", "db.internal", "acme-merger", "plantedGcpToken", "plantedNvapi", "de:ad:be:ef:00:17",
     "argkey-one", "argkey-two", "argkey-three", "hf_ArgTokenXyz", "secret prompt", "192.0.2.44", "198.51.100.9",
-    "projectbluebird", "plantedbearer", "acme-private", "123456789", "OPENSSH PRIVATE", "b3BlbnNzaC1rZXk", _JWT,
+    "projectbluebird", "plantedbearer", "acme-private", "734918265550", "OPENSSH PRIVATE", "b3BlbnNzaC1rZXk", _JWT,
     "2001:db8:", "printed by the program", "uid=1017", "ssh-ed25519", "AAAAC3Planted", "secondhost", "evilyn",
     "D:\\Users", "\\\\fileserver", "quarterly", "diagnosticsecret", "unknownfact77", "OPENAI_API_KEY", "SSH_CONNECTION",
 })  # fmt: skip

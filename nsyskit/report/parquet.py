@@ -13,7 +13,7 @@ from nsyskit.trace import Trace, Window
 
 LEFT_OUT: Final = frozenset({"strings", "streams_text", "diagnostics"})
 """``strings`` is written cut down to what other tables name: nsys keeps the target's environment and arguments there.
-The program's output and nsys's own messages may hold secrets too."""
+Modules keep the file's name, without folders. The program's output and nsys's own messages may hold secrets too."""
 
 
 def write_parquet(trace: Trace, folder: Path, *, window: Window | None = None) -> tuple[Path, ...]:
@@ -25,6 +25,7 @@ def write_parquet(trace: Trace, folder: Path, *, window: Window | None = None) -
         OutputError: the folder or a file in it cannot be written.
     """
     named: list[pl.Series] = []
+    modules: list[pl.Series] = []
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,16 +33,26 @@ def write_parquet(trace: Trace, folder: Path, *, window: Window | None = None) -
             rows = _within(trace.tables[table].select(TABLES[table].keys()), window).collect()
             if rows.height:
                 named += [rows[column].cast(pl.Int64) for column in rows.columns if column in _NAMES]
+                modules += [rows[column].cast(pl.Int64) for column in rows.columns if column == "module_id"]
                 written.append(_write(rows, folder / f"{table}.parquet"))
         ids = pl.concat([pl.Series("string_id", [], dtype=pl.Int64), *named]).unique().drop_nulls()
         strings = trace.strings.filter(pl.col("string_id").is_in(ids.implode())).collect()
-        written.append(_write(strings.sort("string_id"), folder / "strings.parquet"))
+        written.append(_write(_without_folders(strings, modules).sort("string_id"), folder / "strings.parquet"))
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}", hint="check the place and its space") from error
     return tuple(written)
 
 
 _NAMES: Final = frozenset({"name_id", "short_name_id", "symbol_id", "module_id"})
+
+
+def _without_folders(strings: pl.DataFrame, modules: list[pl.Series]) -> pl.DataFrame:
+    """Strings with the names of modules cut down to the file: their folders name people and projects."""
+    if not modules:
+        return strings
+    is_module = pl.col("string_id").is_in(pl.concat(modules).unique().implode())
+    last = pl.col("value").str.extract(r"([^/\\\\]*)$")
+    return strings.with_columns(value=pl.when(is_module).then(last).otherwise("value"))
 
 
 def _within(rows: pl.LazyFrame, window: Window | None) -> pl.LazyFrame:
