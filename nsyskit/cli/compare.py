@@ -32,6 +32,7 @@ nsyskit compare before.sqlite after.sqlite
 nsyskit compare b1.sqlite c1.sqlite --base b2.sqlite --base b3.sqlite --cand c2.sqlite --cand c3.sqlite
 nsyskit compare before.sqlite after.sqlite --gate 'decode.ms_per_token<=+3%' --gate 'launches_per_token<=+0'
 nsyskit compare history:main after.sqlite --format markdown
+nsyskit compare --bench bench-run server-run
 """)
 @click.command()
 @click.argument("base")
@@ -46,6 +47,7 @@ nsyskit compare history:main after.sqlite --format markdown
               help="Differences below this share are never called a change.")  # fmt: skip
 @click.option("--window", default=None, metavar="all|gpu|steady|START:END", help="What to look at, in both.")
 @click.option("--every-line", is_flag=True, help="Show lines of no importance too.")
+@click.option("--bench", is_flag=True, help="BASE is a run of llama-bench, CANDIDATE one of llama-server: its tax.")
 @click.option("--anyway", is_flag=True, help="Compare what would be refused, and mark it.")
 @click.option("--db", type=click.Path(path_type=Path), envvar="NSYSKIT_DB", help="The history for history:TAG.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
@@ -56,7 +58,7 @@ nsyskit compare history:main after.sqlite --format markdown
 def command(
     ctx: click.Context, *, base: str, candidate: str, more_base: tuple[str, ...], more_candidate: tuple[str, ...],
     fmt: str, gates: tuple[str, ...], gate_file: Path | None, floor: float, window: str | None, every_line: bool,
-    anyway: bool, db: Path | None, output: Path | None, force: bool, nsys: Path | None, quiet: bool,
+    bench: bool, anyway: bool, db: Path | None, output: Path | None, force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Tell what differs per token between BASE and CANDIDATE, how surely, and why.
 
@@ -64,6 +66,9 @@ def command(
     """
     if output is not None:
         check_output(output, force=force)
+    if bench:
+        emit(_server_tax(Path(base), Path(candidate), fmt=fmt), output=output, force=force)
+        return
     from nsyskit.compare.compare import compare
     from nsyskit.compare.gate import check, exit_code, parse_gate, read_gates
     from nsyskit.compare.noise import NoiseModel
@@ -114,6 +119,17 @@ def run_paths(path: Path) -> list[Path]:
     has_own = folder.sqlite.exists() or folder.rep.exists()
     repeated = [arm.path for arm in folder.arms if arm.path.name.startswith("repeat") or arm.path.name.isdigit()]
     return [path] if has_own or not repeated else repeated
+
+
+def _server_tax(bench: Path, server: Path, *, fmt: str) -> str:
+    from nsyskit.compare.server_tax import server_tax
+    from nsyskit.errors import UsageError
+    from nsyskit.report import server_tax as rendering
+
+    if fmt not in {"text", "json"}:
+        raise UsageError(f"--bench has no format {fmt}", hint="use text or json")
+    found = server_tax(bench, server)
+    return rendering.render_json(found) if fmt == "json" else rendering.render_text(found)
 
 
 def _render(found: Comparison, results: Sequence[GateResult], *, fmt: str, every: bool, to_file: bool) -> str:

@@ -211,3 +211,21 @@ def test_files_of_llama_bench(tmp_path):
     assert [cell["results"]["tg4"]["tokens_per_s"] for cell in document["cells"]] == [5.5, 7.5]
     path.write_text("nothing of the kind")
     assert CliRunner().invoke(cli, ["sweep", "--read", str(path), "--db", str(tmp_path / "h.sqlite")]).exit_code == 3
+
+
+def test_experiments_of_a_trace_are_run(build, tmp_path):
+    """Without graphs the advice is to turn them on: the sweep runs both."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from dataclasses import replace
+
+    from traces.synth.build import lay_out
+    from traces.synth.presets import PRESETS
+    from traces.synth.writer import write
+
+    trace = tmp_path / "trace.sqlite"
+    write(lay_out(replace(PRESETS["launch-bound"], steps=16), 1), trace, name="t", seed=1)
+    document = json.loads(run(build, "--from-advice", str(trace), "--format", "json").stdout)
+    seen = [(cell["settings"].get("env GGML_CUDA_DISABLE_GRAPHS"), cell["results"]["tg4"]["tokens_per_s"])
+            for cell in document["cells"]]  # fmt: skip
+    assert ("1", 5) in seen
+    assert ("", 10) in seen
