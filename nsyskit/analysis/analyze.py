@@ -17,6 +17,7 @@ from nsyskit.analysis.gaps import gaps
 from nsyskit.analysis.host_functions import host_functions
 from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
 from nsyskit.analysis.launch import launch
+from nsyskit.analysis.layers import layers
 from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
@@ -57,6 +58,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "program": program,
     "limits": limits,
     "startup": startup,
+    "layers": layers,
 }
 """Section -> analysis, in the order of computing."""
 
@@ -77,6 +79,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "program": ("program",),
     "limits": ("limits",),
     "startup": ("startup",),
+    "layers": ("layers",),
     "verdict": ("verdict", "devices", "sync", "steps"),
     "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
@@ -86,7 +89,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 OVERVIEW: Final = tuple(
     name
     for name in (*SECTIONS, "verdict", "advice")
-    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits"}
+    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits", "layers"}
 )
 """Sections of the report that a person reads first: without those that a sharper section says better.
 
@@ -129,6 +132,7 @@ def analyze(
     }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
     options |= {"program": {"texts": logs}, "startup": {"texts": logs}, "limits": {"load": load}}
+    options["layers"] = {"expected": load.layers if load else None}
     wanted -= {"limits"} if load is None and "limits" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

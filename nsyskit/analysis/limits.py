@@ -37,6 +37,7 @@ class ModelLoad:
         body_weights: that every token of a prompt is multiplied with, None when unknown.
         output_weights: that only tokens with an output are multiplied with.
         left_out: what stays on the CPU and is not counted, in words; None when nothing does.
+        layers: of the model, None when unknown.
     """
 
     bytes_per_token: int
@@ -45,6 +46,7 @@ class ModelLoad:
     body_weights: int | None = None
     output_weights: int = 0
     left_out: str | None = None
+    layers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ def load_of(facts: ModelFacts, command: Sequence[str] = ()) -> ModelLoad:
         body_weights=sum(active_elements(facts, one) for one in matrices if one.role not in _OUTPUT_ROLES),
         output_weights=sum(active_elements(facts, one) for one in matrices if one.role in _OUTPUT_ROLES),
         left_out=_left_out(len(facts.tensors) - len(on_gpu), command),
+        layers=facts.layers,
     )
 
 

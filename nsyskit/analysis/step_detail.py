@@ -12,7 +12,7 @@ from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.names import named, printed_api_name
 from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
 from nsyskit.analysis.step_costs import LEDGER_PARTS, kernel_steps, step_rows
-from nsyskit.analysis.steps import step_at
+from nsyskit.analysis.steps import find_steps, step_at
 from nsyskit.errors import MissingTableError, UsageError
 from nsyskit.trace import Trace, Window
 
@@ -53,9 +53,9 @@ def step_detail(trace: Trace, index: int) -> StepDetail:
         MissingTableError: the trace holds no steps.
         UsageError: there is no such step.
     """
-    rows = step_rows(trace)
-    if rows.is_empty():
+    if find_steps(trace).steps.is_empty():
         raise MissingTableError("llama.cpp steps", hint="capture llama.cpp with --trace=cuda")
+    rows = step_rows(trace)
     if not 0 <= index < rows.height:
         raise UsageError(f"there is no step {index}", hint=f"steps are 0 to {rows.height - 1}")
     row = rows.row(index, named=True)

@@ -19,6 +19,7 @@ from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.layers import LayersResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
@@ -269,6 +270,20 @@ def _step(result: StepDetail) -> Any:
         "kernels": _rows(result.kernels),
         "calls": _rows(result.calls),
         "copies": _rows(result.copies),
+    }
+
+
+@section.register
+def _layers(result: LayersResult) -> Any:
+    return {
+        "window": _window(result.window),
+        "steps": result.steps,
+        "count": result.count,
+        "kernels_per_layer": result.kernels_per_layer,
+        "covered": result.covered,
+        "layers": _rows(result.layers),
+        "positions": _rows(result.positions),
+        "why_none": result.why_none,
     }
 
 

@@ -30,6 +30,7 @@ from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.launch import LaunchResult, Quantiles
+from nsyskit.analysis.layers import LayersResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
@@ -54,8 +55,12 @@ _SLOW: Final = 1.5
 _ORDER: Final = (
     "step", "steps", "advice", "limits", "program", "startup", "devices", "host_functions", "threads", "sync", "launch",
     "gaps", "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum",
-    "copies", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
+    "copies", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
+
+
+_MAY_LACK: Final = frozenset({"startup", "layers"})
+"""Nothing is missing where a trace has none of them: it begins later, or holds no decode step."""
 
 
 def render_text(report: Report, *, top: int = 10, width: int | None = None, color: bool | None = None) -> str:
@@ -90,7 +95,7 @@ def _blocks(report: Report, layout: Layout) -> list[RenderableType]:
             blocks += [block, Text("")]
         if name == "steps" and set(report.sections) <= {"steps", "step"}:
             blocks += [_step_table(result, layout), Text("")]
-    absent = sorted(name for name, result in report.sections.items() if result is None)
+    absent = sorted(name for name, result in report.sections.items() if result is None and name not in _MAY_LACK)
     if absent:
         blocks.append(Text(f"not collected, so not shown: {', '.join(absent)}", style="dim"))
     return blocks
@@ -417,6 +422,29 @@ def _prefill_limit(result: LimitsResult) -> list[str]:
     if prefill.peak_tflops is None:
         return [f"{told}; the peak of this GPU is unknown here."]
     return [f"{told}, {human_share(prefill.share_of_peak)} of {prefill.peak_tflops:g} ({prefill.source})."]
+
+
+@block_of.register
+def _layers(result: LayersResult, layout: Layout) -> RenderableType | None:
+    if result.why_none is not None:
+        return Text(f"Layers are not shown: {result.why_none}")
+    title = (
+        f"{result.count} layers of {result.kernels_per_layer} kernels, mean of {result.steps} decode steps; "
+        f"{human_share(result.covered)} of the kernels lie in layers"
+    )
+    by_layer: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "kernels": lambda row: human_ns(row["kernel_ns"]),
+        "to the next": lambda row: human_ns(row["span_ns"]),
+    }
+    by_place: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "time": lambda row: human_ns(row["kernel_ns"]),
+        "category": lambda row: row["category"],
+    }
+    whole = replace(layout, top=max(layout.top, result.layers.height, result.positions.height))
+    return Group(
+        _table(title, result.layers, by_layer, whole, name=lambda row: str(row["layer"]), label="layer"),
+        _table("The mean layer, kernel by kernel", result.positions, by_place, whole, name=lambda row: row["family"]),
+    )
 
 
 @block_of.register

@@ -63,3 +63,9 @@ def test_on_the_command_line(bench):
     result = CliRunner().invoke(cli, ["analyze", str(bench.path), "--step", "4"])
     assert result.exit_code == 0
     assert "Step 4: decode" in result.stdout
+
+
+def test_a_trace_without_steps(real):
+    result = CliRunner().invoke(cli, ["analyze", str(real("cpu-llama-bench")), "--step", "1"])
+    assert result.exit_code == 4
+    assert "llama.cpp steps" in result.stderr
