@@ -13,7 +13,7 @@ _DURATION = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(ns|us|µs|ms|s)?")
 
 
 def rounded(value: float, digits: int) -> str:
-    """A decimal rounded half up, as ``nsys stats`` prints them: 0.25 is ``0.3``, which Python's own format makes 0.2."""
+    """A decimal rounded half up, as ``nsys stats`` prints them: 0.25 is ``0.3``; Python's own format makes it 0.2."""
     return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
 
 

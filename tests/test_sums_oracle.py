@@ -61,6 +61,9 @@ def size_rows(frame: pl.DataFrame) -> Counter[tuple[str, ...]]:
 
 
 def exec_rows(frame: pl.DataFrame) -> Counter[tuple[str, ...]]:
+    def one_decimal(value: float | None) -> str:
+        return printed(value, 1)
+
     def whole(value: int | None) -> str:
         return "" if value is None else str(value)
 
@@ -68,7 +71,7 @@ def exec_rows(frame: pl.DataFrame) -> Counter[tuple[str, ...]]:
         (
             str(row["pid"]), str(row["tid"]), str(row["device"]), str(row["count"]), str(row["queue_count"]),
             *(
-                (whole if statistic in {"min", "max"} else lambda value: printed(value, 1))(row[f"{part}_{statistic}_ns"])
+                (whole if statistic in {"min", "max"} else one_decimal)(row[f"{part}_{statistic}_ns"])
                 for part in ("total", "api", "queue", "kernel")
                 for statistic in sums.EXEC_STATISTICS
             ),

@@ -22,10 +22,7 @@ def test_a_small_trace_in_full(tmp_path):
     )  # fmt: skip
     told = render_markdown(analyze(trace))
     assert told.startswith("## Copying data is the limit (`copy-bound`)\n\ncopy-bound: GPU 0 works 100.0 % of the time")
-    assert (
-        "### GPU 0: busy 100.0 % of 20 ns\n\n| part | what | time | share |\n|---|---:|---:|---:|\n"
-        in told
-    )
+    assert "### GPU 0: busy 100.0 % of 20 ns\n\n| part | what | time | share |\n|---|---:|---:|---:|\n" in told
     assert "| memcpy | copying | 15 ns | 75.0 % |\n| kernel | running kernels | 5 ns | 25.0 % |" in told
     assert "| `mul<int>` | 100.0 % | 5 ns | 1 | 5 ns |" in told
 
