@@ -149,9 +149,9 @@ class _Runner:
         return find_bench(build)
 
     def run(self, cell: Cell) -> Outcome:
-        from nsyskit.sweep.bench import Outcome, find_bench, run_cell, run_perplexity
+        from nsyskit.sweep.bench import Outcome, find_bench, run_cell, run_perplexity, with_kv
 
-        outcome = run_cell(cell, self.bench(cell.build), timeout_s=self._timeout_s)
+        outcome = with_kv(cell, run_cell(cell, self.bench(cell.build), timeout_s=self._timeout_s))
         if self._ppl is None or outcome.error is not None:
             return outcome
         program = find_bench(cell.build, "llama-perplexity")

@@ -15,6 +15,7 @@ from nsyskit.units import human_bytes, printable, rounded
 
 _WIDTH: Final = 120
 _BAR: Final = 12
+_FEW: Final = 6
 
 
 def render_table(name: str, table: SweepTable) -> str:
@@ -36,20 +37,24 @@ def render_table(name: str, table: SweepTable) -> str:
 
 def _grid(table: SweepTable) -> Table:
     grid = Table(box=None, pad_edge=False)
+    bars = len(table.labels) + len(table.axes) <= _FEW
     for axis in table.axes or ("model",):
         grid.add_column(printable(axis), overflow="fold")
-    grid.add_column("size", justify="right")
+    grid.add_column("size", justify="right", no_wrap=True)
+    grid.add_column("KV", justify="right", no_wrap=True)
     for label in table.labels:
         grid.add_column(label, justify="right", no_wrap=True)
-        grid.add_column("")
+        if bars:
+            grid.add_column("")
     most = {label: (best(table, label) or {"results": {}})["results"].get(label, {}) for label in table.labels}
     for row in table.rows:
         sizes = [one.get("model_size") for one in row["results"].values() if one.get("model_size")]
         cells = [printable(str(row["settings"].get(axis, "–") or "unset")) for axis in table.axes or ("model",)]
-        cells.append(human_bytes(sizes[0]) if sizes else "–")
+        caches = [one["kv_bytes"] for one in row["results"].values() if one.get("kv_bytes")]
+        cells += [human_bytes(max(found)) if found else "–" for found in (sizes, caches)]
         for label in table.labels:
             measured = row["results"].get(label)
-            cells += [rate_text(measured, row["state"]), _bar(measured, most[label])]
+            cells += [rate_text(measured, row["state"]), *([_bar(measured, most[label])] if bars else [])]
         grid.add_row(*cells)
     return grid
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nsyskit.errors import NsyskitError, TraceFormatError
+from nsyskit.ggml.gguf_file import kv_bytes_per_token, read_model
 from nsyskit.ggml.outputs import ProgramNumbers, parse_output
 from nsyskit.sweep.grid import Cell
 from nsyskit.units import printable
@@ -88,6 +89,22 @@ def result(numbers: ProgramNumbers) -> dict[str, Any]:
         "stddev": numbers.extra.get("stddev_ts"), "samples": len(samples) if isinstance(samples, tuple) else None,
         "n_prompt": numbers.n_prompt, "n_gen": numbers.n_gen, "n_depth": numbers.n_depth, **extra,
     }  # fmt: skip
+
+
+def with_kv(cell: Cell, outcome: Outcome) -> Outcome:
+    """The measurements with ``kv_bytes``, the KV cache that each test fills; as they are where the model has none."""
+    try:
+        facts = read_model(cell.model)
+        per_token = kv_bytes_per_token(
+            facts, type_k=cell.flags.get("-ctk", "f16"), type_v=cell.flags.get("-ctv", "f16")
+        )
+    except NsyskitError:
+        return outcome
+    counted = ("n_prompt", "n_gen", "n_depth")
+    results = (
+        one | {"kv_bytes": per_token * sum(int(one.get(name) or 0) for name in counted)} for one in outcome.results
+    )
+    return Outcome(tuple(results), outcome.error)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

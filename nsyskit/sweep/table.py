@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,15 +42,22 @@ def tabulate(found: Sequence[Cell]) -> SweepTable:
     names = list(dict.fromkeys(name for cell in found for name in cell.settings))
     told = {name: {cell.settings[name] for cell in found if name in cell.settings} for name in names}
     axes = [name for name in names if len(told[name]) > 1]
-    labels = list(dict.fromkeys(result["label"] for cell in found for result in cell.results))
+    by_label = [{_label(result, axes): result for result in cell.results} for cell in found]
+    labels = list(dict.fromkeys(label for results in by_label for label in results))
     rows = tuple(
         {
             "settings": dict(cell.settings), "state": cell.state, "error": cell.error, "trace": cell.trace,
-            "results": {result["label"]: result for result in cell.results},
+            "results": results,
         }
-        for cell in found
+        for cell, results in zip(found, by_label, strict=True)
     )  # fmt: skip
     return SweepTable(tuple(axes), tuple(labels), rows)
+
+
+def _label(result: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """The test's label; without its depth where depth is an axis, so that one test is one line along it."""
+    label = str(result["label"])
+    return re.sub(r"@d\d+", "", label) if "n_depth" in axes else label
 
 
 def best(table: SweepTable, label: str) -> Mapping[str, Any] | None:

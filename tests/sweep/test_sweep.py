@@ -229,3 +229,9 @@ def test_experiments_of_a_trace_are_run(build, tmp_path):
             for cell in document["cells"]]  # fmt: skip
     assert ("1", 5) in seen
     assert ("", 10) in seen
+
+
+def test_depth_is_an_axis_of_one_test(build):
+    document = json.loads(run(build, "-d", "0,64", "--format", "json").stdout)
+    assert document["axes"] == ["n_depth"]
+    assert [set(cell["results"]) for cell in document["cells"]] == [{"pp8", "tg4"}] * 2
