@@ -117,7 +117,7 @@ def run_paths(path: Path) -> list[Path]:
         return [path]
     folder = load_run(path)
     has_own = folder.sqlite.exists() or folder.rep.exists()
-    repeated = [arm.path for arm in folder.arms if arm.path.name.startswith("repeat") or arm.path.name.isdigit()]
+    repeated = [arm.path for arm in folder.arms if arm.path.name.startswith("run-")]
     return [path] if has_own or not repeated else repeated
 
 

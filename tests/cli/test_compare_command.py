@@ -123,3 +123,15 @@ def test_the_history_keeps_no_paths_or_command_lines(traces, tmp_path):
 def test_every_command_has_help_with_an_example():
     for words in (["compare"], ["history"], *(["history", name] for name in ("add", "list", "show", "trend", "tag"))):
         assert "Examples:" in run(*words, "--help")
+
+
+def test_the_repetitions_of_a_run_folder_are_runs(traces, tmp_path):
+    folder = tmp_path / "twice"
+    for number, name in enumerate(("base", "again"), 1):
+        arm = folder / f"run-{number}"
+        arm.mkdir(parents=True)
+        (arm / "trace.sqlite").write_bytes((traces / f"{name}.sqlite").read_bytes())
+        (arm / "run.json").write_text('{"schema": "nsyskit.run/1"}')
+    (folder / "run.json").write_text('{"schema": "nsyskit.run/1", "arms": ["run-1", "run-2"]}')
+    document = json.loads(run("compare", folder, traces / "eager.sqlite", "--format", "json"))
+    assert document["base"] == ["run-1", "run-2"]
