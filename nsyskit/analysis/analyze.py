@@ -97,6 +97,11 @@ OVERVIEW: Final = tuple(
 """
 
 
+_FUSED: Final = TrustNote(
+    "note", "fused", "kernels are split by the node-level trace of this capture, times are those of the graph-level one"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Results by section; None where the source was not collected. Sections that were not asked for are absent."""
@@ -117,13 +122,15 @@ def analyze(
     logs: Sequence[str] = (),
     load: ModelLoad | None = None,
     step: int | None = None,
+    shares: Trace | None = None,
 ) -> Report:
     """Run the analyses named in ``only`` (keys of ``CHOICES`` or sections; all when empty).
 
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
     kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it. ``load`` is
     what the model demands; without it there is no section ``limits`` unless asked for by name.
-    ``step`` adds a section ``step`` with the inside of that one.
+    ``step`` adds a section ``step`` with the inside of that one. ``shares`` is the node-level trace of the same load in
+    a fused capture: kernels are split by it, since the graph-level one hides them.
     """
     wanted = {section for choice in only for section in CHOICES.get(choice, (choice,))} or {
         *SECTIONS,
@@ -137,9 +144,10 @@ def analyze(
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         # they share what they derive from the trace, and hardly any of their time holds the interpreter's lock
-        found = pool.map(lambda run: _or_none(run, trace, window), runs.values())
+        found = pool.map(lambda name: _or_none(runs[name], *_source(name, trace, window, shares)), runs)
         sections = dict(zip(runs, found, strict=True))
-    notes = errors_first([*trust(trace, window=window), *program_notes(sections.get("program"))])
+    told = [*trust(trace, window=window), *program_notes(sections.get("program"))]
+    notes = errors_first([*told, _FUSED] if shares is not None else told)
     judged = None
     if "verdict" in wanted:
         ledgers: DevicesResult | None = sections.get("devices")
@@ -151,6 +159,11 @@ def analyze(
     if step is not None:
         sections["step"] = step_detail(trace, step)
     return Report(trace.meta, window or _default(trace), notes, judged, sections)
+
+
+def _source(name: str, trace: Trace, window: Window | None, shares: Trace | None) -> tuple[Trace, Window | None]:
+    """Which trace a section looks at; a window of one trace's clock means nothing in the other's."""
+    return (shares, None) if shares is not None and name in _BY_CATALOGUE else (trace, window)
 
 
 def _or_none(run: Analysis, trace: Trace, window: Window | None) -> Any:

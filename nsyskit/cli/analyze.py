@@ -16,7 +16,6 @@ from nsyskit.cli.options import (
     open_with_progress,
     quiet_option,
     trace_argument,
-    write_output,
 )  # fmt: skip
 from nsyskit.errors import UsageError
 
@@ -76,11 +75,13 @@ def command(
     from nsyskit.analysis.analyze import OVERVIEW, analyze
     from nsyskit.analysis.windows import parse_window
     from nsyskit.ggml.catalogue import KernelRules
+    from nsyskit.ingest import OpenOptions, open_shares
 
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     rules = KernelRules.load(kernel_rules) if kernel_rules else None
     load = model_load(opened, model, model_bytes)
+    shares = open_shares(trace, options=OpenOptions(nsys=nsys))
     if "limits" in only and load is None:
         raise UsageError("limits need the size of the model", hint="give --model FILE.gguf or --model-bytes N")
     if step is not None:
@@ -88,7 +89,7 @@ def command(
     overview = (*OVERVIEW, *(["limits"] if load else [])) if fmt == "text" and html is None else ()
     report = analyze(
         opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs), load=load,
-        step=step,
+        step=step, shares=shares,
     )  # fmt: skip
     if fmt == "json":
         from nsyskit.report.json import render_json
@@ -106,9 +107,9 @@ def command(
         )
     emit(text, output=output, force=force)
     if html is not None:
-        from nsyskit.report.html import render_html
+        from nsyskit.cli.report import write_html
 
-        write_output(html, render_html(report), force=force)
+        write_html(opened, report, html, force=force)
 
 
 def program_texts(opened: Trace, path: Path, logs: tuple[Path, ...]) -> tuple[str, ...]:

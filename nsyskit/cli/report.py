@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,11 +92,14 @@ def command(
 
         emit(render_markdown(result), output=output, force=force)
         return
-    _html(opened, result, output, around=times, inline=plotly == "inline", force=force)
+    write_html(opened, result, output, around=times, inline=plotly == "inline", force=force)
     click.echo(str(output))
 
 
-def _html(trace: Trace, result: Report, output: Path, *, around: list[int], inline: bool, force: bool) -> None:
+def write_html(
+    trace: Trace, result: Report, output: Path, *, around: Sequence[int] = (), inline: bool = True, force: bool = False
+) -> None:
+    """The report of a trace as an HTML file, with its timelines."""
     from nsyskit.analysis.timeline import timelines
     from nsyskit.errors import MissingTableError
     from nsyskit.report.html import PLOTLY_FILE, library_file, render_html

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nsyskit.ingest.open import OpenOptions, open_trace
+from nsyskit.ingest.open import OpenOptions, open_shares, open_trace
 from nsyskit.ingest.rep import export_sqlite
 
-__all__ = ["OpenOptions", "export_sqlite", "open_trace"]
+__all__ = ["OpenOptions", "export_sqlite", "open_shares", "open_trace"]

@@ -47,6 +47,22 @@ def open_trace(path: str | Path, *, options: OpenOptions | None = None) -> Trace
     return Trace(meta=read_meta(source, name=path.name, container=container), tables=lazy_tables(source))
 
 
+def open_shares(path: str | Path, *, options: OpenOptions | None = None) -> Trace | None:
+    """The node-level trace of a fused run folder, to split kernels by; None for anything else.
+
+    Raises:
+        TraceFormatError, NsysError: as ``open_trace``.
+    """
+    path = Path(path)
+    if not (path.is_dir() and is_run_folder(path)):
+        return None
+    run = load_run(path)
+    arm = run.shares
+    if arm.path in (run.path, run.spans.path) or not (arm.sqlite.exists() or arm.rep.exists()):
+        return None
+    return open_trace(arm.path, options=options)
+
+
 def _source(path: Path, options: OpenOptions) -> tuple[RawSource, Container]:
     try:
         if path.is_dir():
