@@ -79,6 +79,12 @@ WIDE: Final[dict[str, frozenset[str]]] = {
 }  # fmt: skip
 """Columns that are read only when a query names them."""
 
+BAD_ROWS: Final[Columns] = {"table": STR, "reason": STR, "rows": I64}
+"""``Trace.tables["bad_rows"]``: rows that were left out because their times cannot be, and why."""
+
+LATEST_NS: Final = 1 << 61
+"""No time lies farther from zero: 73 years, beyond epoch times and far from where sums overflow."""
+
 SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "cuda": ("kernels", "memcpys", "memsets", "graphs", "api_calls", "syncs"),
     "osrt": ("os_calls",),

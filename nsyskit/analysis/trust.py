@@ -21,6 +21,7 @@ from nsyskit.trace import Trace, Window
 Level = Literal["note", "warning", "error"]
 _DROPPED: Final = "(?i)drop|lost|incomplete|overflow|not enough|missing"
 _PROFILER_WARNING: Final = 0.05
+_BAD_ROWS_ERROR: Final = 0.01
 _LEVELS: Final = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -37,7 +38,7 @@ def trust(trace: Trace, *, window: Window | None = None) -> tuple[TrustNote, ...
     """Everything that limits the numbers, errors first; never raises for what a trace lacks."""
     notes = [*_provenance(trace), *_not_collected(trace), *_diagnostics(trace)]
     if trace.meta.sources.get("cuda", False):
-        notes += _kernels(trace)
+        notes += [*_kernels(trace), *_bad_rows(trace)]
         looked_at = window or _window(trace)
         if looked_at is not None:
             notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, looked_at)]
@@ -94,6 +95,20 @@ def _kernels(trace: Trace) -> list[TrustNote]:
         "capture again with a newer nsys or `-t cuda-sw` (`nsyskit doctor` checks driver against nsys)"
     )
     return [TrustNote("error", "kernels_missing", text)]
+
+
+def _bad_rows(trace: Trace) -> list[TrustNote]:
+    """Rows that ingest left out because their times cannot be."""
+    if "bad_rows" not in trace.tables:
+        return []
+    bad = trace.tables["bad_rows"].collect()
+    notes = []
+    for table, rows in bad.group_by("table", maintain_order=True).agg(pl.col("rows").sum()).iter_rows():
+        kept = trace.tables[table].select(pl.len()).collect().item()
+        level: Level = "error" if rows > _BAD_ROWS_ERROR * (rows + kept) else "warning"
+        text = f"{rows:,} of {rows + kept:,} rows of {table} end before they begin or lie beyond any clock: left out"
+        notes.append(TrustNote(level, "bad_rows", text))
+    return notes
 
 
 def _graphs(result: LaunchResult) -> list[TrustNote]:

@@ -14,6 +14,9 @@ import click
 
 from nsyskit import __version__
 from nsyskit.errors import NsyskitError
+from nsyskit.units import printable
+
+_LONGEST_LINE: Final = 900
 
 COMMANDS: Final[dict[str, str]] = {
     "analyze": "Numbers, verdict and report of one trace.",
@@ -53,8 +56,17 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except NsyskitError as error:
-            click.echo(f"nsyskit: {' '.join(str(error).split())}", err=True)
+            click.echo(f"nsyskit: {one_line(error)}", err=True)
             ctx.exit(error.exit_code)
+
+
+def one_line(error: NsyskitError) -> str:
+    """What went wrong and what to do next, as one line that a terminal can be trusted with.
+
+    Messages quote damaged input: of a long one the middle goes, its hint stays.
+    """
+    said = printable(" ".join(str(error).split()))
+    return said if len(said) <= _LONGEST_LINE else f"{said[: _LONGEST_LINE * 2 // 3]} … {said[-_LONGEST_LINE // 3 :]}"
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

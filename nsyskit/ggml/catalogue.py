@@ -216,7 +216,7 @@ def _read_rules(path: Path) -> list[Rule]:
         raise UsageError(
             f"cannot read kernel rules {path}: {error.strerror}", hint="give the path of a file"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"kernel rules {path} are not JSON: {error}", hint=_HINT) from error
     return _parse_rules(document, str(path))
 
@@ -252,7 +252,7 @@ def _parse_rule(rule: Any, where: str, source: str) -> Rule:
 def _compile(regex: str, where: str) -> re.Pattern[str]:
     try:
         return re.compile(regex)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UsageError(f"{where}: {regex!r} is no regular expression: {error}", hint="correct it") from error
 
 

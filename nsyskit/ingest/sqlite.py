@@ -27,6 +27,7 @@ MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _RANGE_ROWS: Final = 100_000
 _BATCH_ROWS: Final = 65_536
+_EXACT: Final = 2.0**53
 _REEXPORT: Final = "export it again with `nsys export --type sqlite --force-overwrite true REPORT.nsys-rep`"
 
 
@@ -100,7 +101,7 @@ class SqliteSource:
         try:
             with closing(sqlite3.connect(self._uri, uri=True)) as connection:
                 return connection.execute(query).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise self._damaged(error) from error
 
     def _read_catalogue(self) -> dict[str, frozenset[str]]:
@@ -148,13 +149,20 @@ def _selected(column: str) -> str:
 
 def _typed(frame: pl.DataFrame, table: str, columns: Sequence[str], path: Path) -> pl.DataFrame:
     try:
-        return frame.select(
-            _text(frame[name]) if name in TEXT_COLUMNS else frame[name].cast(pl.Int64, strict=True) for name in columns
-        )
-    except pl.exceptions.PolarsError as error:
+        return frame.select(_text(frame[name]) if name in TEXT_COLUMNS else _whole(frame[name]) for name in columns)
+    except (pl.exceptions.PolarsError, ValueError) as error:
         raise TraceFormatError(
-            f"table {table} of {path.name} holds text where numbers belong", hint=_REEXPORT
+            f"table {table} of {path.name} holds text or fractions where whole numbers belong", hint=_REEXPORT
         ) from error
+
+
+def _whole(stored: pl.Series) -> pl.Series:
+    """Whole numbers, exactly. Anything else is not converted: text may be no UTF-8, large floats have lost digits."""
+    if stored.dtype.is_integer() or stored.null_count() == len(stored):
+        return stored.cast(pl.Int64, strict=True)
+    if not stored.dtype.is_float() or not ((stored.abs() < _EXACT) & (stored == stored.floor())).all():
+        raise ValueError(stored.name)
+    return stored.cast(pl.Int64, strict=True)
 
 
 def _text(stored: pl.Series) -> pl.Series:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
+from typing import Final
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -11,18 +12,37 @@ from polars.io.plugins import register_io_source
 from nsyskit import nsys_schema as nsys
 from nsyskit.errors import TraceFormatError
 from nsyskit.ingest.source import RawSource
-from nsyskit.schema import TABLES, WIDE, empty, polars_schema
+from nsyskit.schema import BAD_ROWS, LATEST_NS, TABLES, WIDE, empty, polars_schema
 
+_LARGEST: Final = 2.0**62
 _PID_SHIFT = 1 << 24
 _PID_MASK = _PID_SHIFT - 1
 
 
 def lazy_tables(source: RawSource) -> dict[str, pl.LazyFrame]:
     """Every canonical table as a lazy frame over ``source``; absent tables are empty frames of the right schema."""
-    strings = _Table("strings", lambda columns: _read(source, "strings", columns))
+    strings = _Table("strings", lambda columns: _one_string_an_id(_read(source, "strings", columns)))
     readers: dict[str, _Reader] = {name: _reader(source, name, strings) for name in TABLES}
     tables = {name: _Table(name, reader) for name, reader in readers.items()} | {"strings": strings}
-    return {name: table.lazy() for name, table in tables.items()}
+    return {name: table.lazy() for name, table in tables.items()} | {"bad_rows": _bad_rows(tables)}
+
+
+_SUMMED: Final = ("kernels", "memcpys", "memsets", "graphs", "api_calls", "os_calls")
+"""Tables that every analysis builds upon; their bad rows are counted."""
+
+
+def _bad_rows(tables: Mapping[str, _Table]) -> pl.LazyFrame:
+    """Which rows were left out: ``schema.BAD_ROWS``, read with the tables themselves."""
+
+    def scan(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        rows = [(name, reason, count) for name in _SUMMED for reason, count in tables[name].bad().items()]
+        frame = pl.DataFrame(rows, schema=BAD_ROWS, orient="row").select(with_columns or list(BAD_ROWS))
+        frame = frame if predicate is None else frame.filter(predicate)
+        yield frame if n_rows is None else frame.head(n_rows)
+
+    return register_io_source(scan, schema=pl.Schema(BAD_ROWS), is_pure=True)
 
 
 _Reader = Callable[[Sequence[str]], pl.DataFrame]
@@ -37,28 +57,50 @@ class _Table:
         self._lock = Lock()
         self._frame: pl.DataFrame | None = None
         self._order: pl.Series | None = None
+        self._bad: dict[str, int] = {}
 
     def lazy(self) -> pl.LazyFrame:
         return register_io_source(self._scan, schema=polars_schema(self._name), is_pure=True)
+
+    def bad(self) -> Mapping[str, int]:
+        """Rows left out, by reason."""
+        self.frame([])
+        return self._bad
 
     def frame(self, columns: Sequence[str]) -> pl.DataFrame:
         with self._lock:
             if self._frame is None:
                 core = [name for name in TABLES[self._name] if name not in WIDE.get(self._name, ())]
                 # the reader's batches would slow down every query that follows
-                self._frame = self._sorted(_timed(self._name, self._read(core))).rechunk()
+                self._frame = self._sorted(self._possible(_timed(self._name, self._read(core)))).rechunk()
+                _check_sums(self._name, self._frame)
             missing = [name for name in columns if name not in self._frame.columns]
             if missing:
                 wide = self._read(missing)
                 self._frame = self._frame.hstack(wide if self._order is None else wide[self._order])
             return self._frame.select(columns)
 
+    def _possible(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows whose times can be: none ends before it begins, none lies beyond any clock."""
+        times = [name for name in ("start_ns", "end_ns") if name in frame.columns]
+        if not times:
+            return frame
+        far = pl.any_horizontal(~pl.col(name).is_between(-LATEST_NS, LATEST_NS) for name in times)
+        backwards = ~far & (pl.col("end_ns") < pl.col("start_ns")) if len(times) > 1 else pl.lit(value=False)
+        counts = frame.select(beyond=far.sum(), backwards=backwards.sum()).row(0, named=True)
+        self._bad = {reason: int(count) for reason, count in counts.items() if count}
+        if not self._bad:
+            return frame
+        self._order = frame.select(pl.arg_where(~far & ~backwards)).to_series()
+        return frame[self._order]
+
     def _sorted(self, frame: pl.DataFrame) -> pl.DataFrame:
         keys: list[str] = [name for name in ("start_ns", "end_ns") if name in frame.columns]
         if not keys or _is_sorted(frame, keys):
             return frame
-        self._order = frame.select(pl.arg_sort_by(*keys, maintain_order=True)).to_series()
-        return frame[self._order]
+        order = frame.select(pl.arg_sort_by(*keys, maintain_order=True)).to_series()
+        self._order = order if self._order is None else self._order[order]
+        return frame[order]
 
     def _scan(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_rows: int | None
@@ -74,6 +116,27 @@ def _timed(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     if any(frame[column].null_count() for column in ("start_ns", "end_ns") if column in frame.columns):
         raise TraceFormatError(f"table {nsys.TABLE_OF[name]} holds rows without a time", hint="export the report again")
     return frame
+
+
+def _check_sums(name: str, frame: pl.DataFrame) -> None:
+    """Refuse what no sum could hold: whole numbers wrap around silently."""
+    spans = [pl.col("end_ns").cast(pl.Float64) - pl.col("start_ns")] if "end_ns" in frame.columns else []
+    amounts = [*spans, *(pl.col(column).cast(pl.Float64).abs() for column in ("bytes",) if column in frame.columns)]
+    if (
+        amounts
+        and max(frame.select(amount.sum().alias(str(at)) for at, amount in enumerate(amounts)).row(0)) > _LARGEST
+    ):
+        raise TraceFormatError(
+            f"table {nsys.TABLE_OF[name]} holds times or sizes that add up to more than 2^62",
+            hint="the file is damaged: export the report again",
+        )
+
+
+def _one_string_an_id(strings: pl.DataFrame) -> pl.DataFrame:
+    """A damaged file may give one id to two strings: the first counts, and no join multiplies rows."""
+    if "string_id" not in strings.columns or not strings["string_id"].is_duplicated().any():
+        return strings
+    return strings.unique("string_id", keep="first", maintain_order=True)
 
 
 def _is_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
