@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
+
+from nsyskit.ingest import tables
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 
@@ -17,6 +24,18 @@ def pytest_addoption(parser):
 def _own_cache(tmp_path_factory, monkeypatch) -> None:
     """Exports of rep files never reach the cache of whoever runs the tests."""
     monkeypatch.setenv("NSYSKIT_CACHE", str(tmp_path_factory.getbasetemp() / "nsyskit-cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _traced_in_polars_threads() -> None:
+    """The reader is called from threads of polars' own, which a tracer's hook for Python's threads never reaches."""
+    scan = tables._Table._scan
+
+    def traced(table: tables._Table, *request: Any) -> Iterator[pl.DataFrame]:
+        sys.settrace(threading.gettrace())
+        yield from scan(table, *request)
+
+    tables._Table._scan = traced
 
 
 @pytest.fixture(params=sorted(file.parent.name for file in TRACES.glob("*/trace.sqlite")) or [None])
