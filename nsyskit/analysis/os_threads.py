@@ -53,7 +53,7 @@ def osrt_by_thread(trace: Trace, *, window: Window | None = None) -> OsThreadsRe
     """
     if not trace.meta.sources.get("osrt", False):
         raise MissingTableError("OS runtime calls", hint="capture with --trace=osrt")
-    calls = classified_os_calls(trace)
+    calls = classified_os_calls(trace).drop_nulls(["pid", "tid"])
     if window is not None:
         calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
     calls = calls.with_columns(dur=pl.col("end_ns") - pl.col("start_ns"))

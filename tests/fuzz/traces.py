@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -118,7 +119,7 @@ def sqlite_rows(rng: Random, folder: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         for _ in range(rng.choice((1, 1, 2, 3, 8))):
             change = rng.choice(_CHANGES)
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, IndexError):  # a change may find nothing left to change
                 change(rng, connection)
         connection.commit()
     look(rng, path)
@@ -130,7 +131,7 @@ def sqlite_many(rng: Random, folder: Path) -> None:
     path.write_bytes(_template())
     with closing(sqlite3.connect(path)) as connection:
         for change in (_many, rng.choice(_CHANGES)):
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, IndexError):
                 change(rng, connection)
         connection.commit()
     look(rng, path)
@@ -202,7 +203,7 @@ def look(rng: Random, path: Path) -> None:
             drawn = None
         assert_no_script(render_html(report, timelines=drawn, plotly="directory"))
     elif kind == 8:
-        assert_no_script(render_markdown(report))
+        assert_no_script(outside_code(render_markdown(report)))
     elif kind == 9:
         assert_printable(render_info(opened.meta))
         json.loads(render_info_json(opened.meta), parse_constant=_refuse)
@@ -214,6 +215,11 @@ def look(rng: Random, path: Path) -> None:
 
 def _refuse(word: str) -> None:
     raise AssertionError(f"JSON holds {word}")
+
+
+def outside_code(markdown: str) -> str:
+    """Markdown without its code spans, in which nothing is markup."""
+    return re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", markdown)
 
 
 def assert_no_script(page: str) -> None:
@@ -228,6 +234,7 @@ def assert_printable(printed: str) -> None:
 
 
 def assert_no_formula(table: str) -> None:
+    csv.field_size_limit(1 << 30)
     for row in csv.reader(StringIO(table)):
         for cell in row:
             if cell.startswith(("=", "+", "@", "\t", "\r")):
