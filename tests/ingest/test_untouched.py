@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from tiny_trace import api, kernel, write_parquet, write_sqlite
 
 from nsyskit.cli import cli
@@ -14,7 +18,19 @@ from nsyskit.cli import cli
 ROWS = [api("cudaLaunchKernel", 0, 3, corr=1), kernel("k", 5, 8, corr=1)]
 COMMANDS = [
     ["info"], ["analyze"], ["analyze", "--format", "json"], ["analyze", "--format", "csv", "-a", "sums"],
+    ["report", "-o", "OUT.html"], ["report", "--format", "markdown"], ["analyze", "--html", "OUT.html"],
+    ["timeline", "--from", "+0ns", "--to", "+5ns", "-o", "OUT.html"],
+    ["export", "--to", "perfetto", "-o", "OUT.pftrace"],
+    ["export", "--to", "parquet", "-o", "OUT"],
 ]  # fmt: skip
+SQLITE_COMMANDS = [*COMMANDS, ["info", "--secrets"], ["redact", "-o", "OUT.sqlite"]]
+LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(60)
+"""
 
 
 def state(path: Path) -> dict[str, tuple[str, int]]:
@@ -26,13 +42,87 @@ def state(path: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+def run(command: list[str], path: Path, out: Path) -> Result:
+    """A command on a trace, its output elsewhere."""
+    rest = [str(out / word) if word.startswith("OUT") else word for word in command[1:]]
+    force = ["--force"] if any("OUT" in word for word in command) else []
+    return CliRunner().invoke(cli, [command[0], str(path), *rest, *force])
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("write", [write_sqlite, write_parquet])
-def test_a_tiny_trace(tmp_path, command, write):
-    path = write(tmp_path / "trace.sqlite", *ROWS)
+def test_a_tiny_trace(folder, tmp_path, command, write):
+    path = write(folder / "trace.sqlite", *ROWS)
     before = state(path)
-    assert CliRunner().invoke(cli, [command[0], str(path), *command[1:]]).exit_code == 0
+    assert run(command, path, tmp_path).exit_code == 0
     assert state(path) == before
+
+
+@pytest.mark.parametrize("command", [["info", "--secrets"], ["redact", "-o", "OUT.sqlite"]], ids=" ".join)
+def test_looking_for_secrets(folder, tmp_path, command):
+    path = write_sqlite(folder / "trace.sqlite", *ROWS)
+    before = state(path)
+    assert run(command, path, tmp_path).exit_code == 0
+    assert state(path) == before
+
+
+def test_comparing_and_keeping(folder, tmp_path, monkeypatch):
+    path = write_sqlite(folder / "trace.sqlite", *ROWS)
+    monkeypatch.setenv("NSYSKIT_DB", str(tmp_path / "history.sqlite"))
+    before = state(path)
+    CliRunner().invoke(cli, ["compare", str(path), str(path), "--anyway"])
+    CliRunner().invoke(cli, ["history", "add", str(path)])
+    assert state(path) == before
+
+
+def test_while_another_process_holds_a_lock(folder, tmp_path):
+    path = write_sqlite(folder / "trace.sqlite", *ROWS)
+    holder = subprocess.Popen([sys.executable, "-c", LOCK, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        before = state(path)
+        for command in SQLITE_COMMANDS:
+            result = run(command, path, tmp_path)
+            assert result.exit_code == 0, result.output
+        assert state(path) == before
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_while_another_process_writes(folder, tmp_path):
+    """A journal beside the file says so, and the file is refused rather than read half-written."""
+    path = write_sqlite(folder / "trace.sqlite", *ROWS)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_spill = ON")
+        writer.execute("BEGIN")
+        writer.execute("UPDATE StringIds SET value = 'changed'")
+        before = state(path)
+        for command in SQLITE_COMMANDS:
+            result = run(command, path, tmp_path)
+            assert result.exit_code in {0, 3}, result.output
+            assert result.exit_code == 0 or "is being written" in result.stderr
+        assert state(path) == before
+        writer.execute("ROLLBACK")
+
+
+def test_while_another_process_appends(folder, tmp_path):
+    """A file that grows is whole only up to what its header says; the rest is not looked at."""
+    path = write_sqlite(folder / "trace.sqlite", *ROWS)
+    content = path.read_bytes()
+    for extra in (1, 100, 4096, 100_000):
+        path.write_bytes(content + b"x" * extra)
+        before = state(path)
+        for command in SQLITE_COMMANDS:
+            assert run(command, path, tmp_path).exit_code in {0, 3}
+        assert state(path) == before
 
 
 def test_a_real_trace(real_trace, tmp_path):
@@ -50,7 +140,8 @@ def test_a_write_protected_trace_in_a_write_protected_folder(tmp_path):
     path.chmod(0o400)
     folder.chmod(0o500)
     try:
-        assert CliRunner().invoke(cli, ["analyze", str(path)]).exit_code == 0
+        for command in SQLITE_COMMANDS:
+            assert run(command, path, tmp_path).exit_code == 0
     finally:
         folder.chmod(0o700)
 
