@@ -27,9 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright; nothing is downloaded."""
+    """Debian's Chromium, driven by Playwright; nothing is downloaded.
+
+    It ends with its module: Playwright keeps an event loop running, in which no other test could start its own.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
     executable = which("chromium")
     if executable is None:
