@@ -55,8 +55,11 @@ def with_secrets(path: Path) -> Path:
         run("UPDATE StringIds SET value = ? || replace(value, ?, ?) "
             "WHERE id IN (SELECT contentId FROM ProcessStreams)",
             (spoken, model, f"{model}/home/mallory/"))  # fmt: skip
-        run("INSERT INTO DIAGNOSTIC_EVENT (timestamp, timestampType, source, severity, text, globalPid) "
-            "VALUES (1, 1, 1, 2, 'dropped on gpubox17: password diagnosticsecret', ?)", (global_tid(10, 0),))
+        run(
+            "INSERT INTO DIAGNOSTIC_EVENT (timestamp, timestampType, source, severity, text, globalPid) "
+            "VALUES (1, 1, 1, 2, 'dropped on gpubox17: password diagnosticsecret', ?)",
+            (global_tid(10, 0),),
+        )
         connection.commit()
     return path
 
