@@ -9,10 +9,11 @@ from typing import Final, Literal
 import polars as pl
 
 from nsyskit.analysis.devices import DevicesResult, devices
+from nsyskit.analysis.faults import clocks, doubled_rows, lost_kernels
 from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.launch import LaunchResult, launch
 from nsyskit.analysis.launches import launch_calls
-from nsyskit.analysis.pairing import gpu_ops
+from nsyskit.analysis.pairing import api_calls, gpu_ops
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.intervals import clip, length, union
@@ -22,6 +23,8 @@ Level = Literal["note", "warning", "error"]
 _DROPPED: Final = "(?i)drop|lost|incomplete|overflow|not enough|missing"
 _PROFILER_WARNING: Final = 0.05
 _BAD_ROWS_ERROR: Final = 0.01
+_CLOCK_ERROR: Final = 0.01
+_LOST_ERROR: Final = 0.05
 _LEVELS: Final = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -38,7 +41,7 @@ def trust(trace: Trace, *, window: Window | None = None) -> tuple[TrustNote, ...
     """Everything that limits the numbers, errors first; never raises for what a trace lacks."""
     notes = [*_provenance(trace), *_not_collected(trace), *_diagnostics(trace)]
     if trace.meta.sources.get("cuda", False):
-        notes += [*_kernels(trace), *_bad_rows(trace)]
+        notes += [*_kernels(trace), *_bad_rows(trace), *_doubled(trace), *_clocks(trace), *_lost(trace)]
         looked_at = window or _window(trace)
         if looked_at is not None:
             notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, looked_at)]
@@ -109,6 +112,41 @@ def _bad_rows(trace: Trace) -> list[TrustNote]:
         text = f"{rows:,} of {rows + kept:,} rows of {table} end before they begin or lie beyond any clock: left out"
         notes.append(TrustNote(level, "bad_rows", text))
     return notes
+
+
+def _doubled(trace: Trace) -> list[TrustNote]:
+    totals = {"GPU rows": gpu_ops(trace).height, "API rows": api_calls(trace).height}
+    notes = []
+    for what, rows in doubled_rows(trace).items():
+        level: Level = "error" if rows > _BAD_ROWS_ERROR * totals[what] else "warning"
+        text = f"{rows:,} of {totals[what]:,} {what} are there twice: their sums and counts are too high"
+        notes.append(TrustNote(level, "duplicates", text))
+    return notes
+
+
+def _clocks(trace: Trace) -> list[TrustNote]:
+    """GPU and CPU rows of one clock never let work begin before its call, nor end after a call that waited for it."""
+    seen = clocks(trace)
+    shares = {
+        f"{seen.early:,} of {seen.ops:,} GPU operations begin before their own call": (seen.early, seen.ops),
+        f"{seen.late:,} of {seen.waits:,} waiting calls return before their work is done": (seen.late, seen.waits),
+    }
+    notes = []
+    for text, (count, total) in shares.items():
+        if count:
+            level: Level = "error" if count > _CLOCK_ERROR * total else "warning"
+            notes.append(TrustNote(level, "clock_offset", f"{text}: the clocks of GPU and CPU rows disagree"))
+    return notes
+
+
+def _lost(trace: Trace) -> list[TrustNote]:
+    seen = lost_kernels(trace)
+    if not seen.lost or seen.lost == seen.launches:
+        return []
+    level: Level = "error" if seen.lost > _LOST_ERROR * seen.launches else "warning"
+    code, where = ("truncated", " at the end") if seen.at_end else ("kernels_lost", "")
+    text = f"{seen.lost:,} of {seen.launches:,} kernel launches{where} left no GPU row: their work is counted as idle"
+    return [TrustNote(level, code, text)]
 
 
 def _graphs(result: LaunchResult) -> list[TrustNote]:

@@ -49,7 +49,8 @@ class ParquetSource:
     def _guarded(self, table: str, read: Callable[[], T]) -> T:
         try:
             return read()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError) as error:
+            # its Parquet reader panics on some damaged files, which is no Exception
             raise TraceFormatError(f"{self._path.name}/{table}.parquet cannot be read", hint=_REEXPORT) from error
 
 

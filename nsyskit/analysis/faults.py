@@ -1,0 +1,118 @@
+"""What a damaged or incomplete recording gives away: rows twice, clocks that disagree, kernels that never came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.launches import launch_calls
+from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import api_calls, api_names, calls_of, gpu_ops, op_calls
+from nsyskit.trace import Trace
+
+_WAITS: Final = ("cudaStreamSynchronize", "cuStreamSynchronize", "cudaDeviceSynchronize", "cuCtxSynchronize")
+_WHOLE_CONTEXT: Final = 4294967295
+_SAMPLE: Final = 2_000
+_TOLERANCE_NS: Final = 10_000
+"""Real traces show work that ends up to 7 µs after the call that waited for it; no operation before its call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Whether GPU and CPU rows can be of one clock.
+
+    Attributes:
+        ops: GPU operations with a call.
+        early: of those, operations that begin before their call began.
+        waits: calls looked at that waited for a stream or a context, at most 2,000.
+        late: of those, calls that returned more than 10 µs before work they waited for was done.
+    """
+
+    ops: int
+    early: int
+    waits: int
+    late: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Kernel launches outside of graph captures that left no row. ``at_end``: all after the last that did."""
+
+    launches: int
+    lost: int
+    at_end: bool
+
+
+@once_per_trace
+def clocks(trace: Trace) -> Clocks:
+    ops = op_calls(trace).filter(pl.col("call").is_not_null())
+    early = int((ops["start_ns"] < ops["call_start_ns"]).sum())
+    waits = _waits(trace)
+    late = sum(
+        _late(ops, rows, key) for key, rows in waits.group_by("pid", "context", "stream", maintain_order=True)
+    )  # fmt: skip
+    return Clocks(ops.height, early, waits.height, late)
+
+
+def _waits(trace: Trace) -> pl.DataFrame:
+    """Calls that waited: ``start_ns end_ns pid tid context stream``, spread over the trace."""
+    names = api_names(trace).filter(pl.col("base_name").is_in(_WAITS)).select("name_id")
+    calls = api_calls(trace).join(names, on="name_id", how="semi", maintain_order="left")
+    calls = calls.gather_every(max(1, -(-calls.height // _SAMPLE)))
+    awaited = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
+    awaited = awaited.unique(["pid", "correlation_id"], keep="first", maintain_order=True)
+    return calls.join(awaited, on=["pid", "correlation_id"], how="inner", maintain_order="left")
+
+
+def _late(ops: pl.DataFrame, waits: pl.DataFrame, key: tuple[object, ...]) -> int:
+    """Waits after whose return the awaited work was still to end: seen at the operations around the return."""
+    pid, context, stream = key
+    own = (pl.col("pid") == pid) & (pl.col("context") == context)
+    if stream != _WHOLE_CONTEXT:
+        own &= pl.col("stream") == stream
+    awaited = ops.filter(own).select("start_ns", "end_ns", "tid", "call_start_ns")
+    if awaited.is_empty():
+        return 0
+    after = awaited["start_ns"].search_sorted(waits["end_ns"], side="right")
+    found = pl.repeat(value=False, n=waits.height, eager=True)
+    for place in (after.cast(pl.Int64) - 1, after.cast(pl.Int64)):
+        inside = place.is_between(0, awaited.height - 1)
+        near = awaited[place.clip(0, awaited.height - 1)]
+        submitted = (near["tid"] == waits["tid"]) & (near["call_start_ns"] < waits["start_ns"])
+        unfinished = near["end_ns"] > waits["end_ns"] + _TOLERANCE_NS
+        found |= inside & submitted.fill_null(value=False) & unfinished
+    return int(found.sum())
+
+
+@once_per_trace
+def doubled_rows(trace: Trace) -> dict[str, int]:
+    """Rows that say the same as the row before them, word by word: ``GPU rows`` and ``API rows``."""
+    ops = gpu_ops(trace).select("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id", "kind")
+    calls = api_calls(trace)
+    same = {"GPU rows": _same_as_before(ops), "API rows": _same_as_before(calls)}
+    return {name: count for name, count in same.items() if count}
+
+
+def _same_as_before(rows: pl.DataFrame) -> int:
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in rows.columns)
+    return int(rows.select((same & (pl.int_range(pl.len()) > 0)).sum()).item()) if rows.height else 0
+
+
+@once_per_trace
+def lost_kernels(trace: Trace) -> Lost:
+    launches = launch_calls(trace).filter(~pl.col("captured"))
+    found = _has_row(trace, launches)
+    last = launches.filter(found)["start_ns"].max()
+    lost = launches.filter(~found)["start_ns"]
+    at_end = last is not None and bool((lost > last).all()) and len(lost) > 0
+    return Lost(launches.height, len(lost), at_end)
+
+
+def _has_row(trace: Trace, launches: pl.DataFrame) -> pl.Series:
+    """Whether a launch has a GPU row. Calls are told apart by their row, which ids of one process give."""
+    used = gpu_ops(trace)["call"].drop_nulls().unique()
+    if launches.is_empty():
+        return pl.Series("found", [], dtype=pl.Boolean)
+    return calls_of(trace, launches).is_in(used.implode())
