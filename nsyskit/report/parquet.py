@@ -38,8 +38,11 @@ def write_parquet(trace: Trace, folder: Path, *, window: Window | None = None) -
         ids = pl.concat([pl.Series("string_id", [], dtype=pl.Int64), *named]).unique().drop_nulls()
         strings = trace.strings.filter(pl.col("string_id").is_in(ids.implode())).collect()
         written.append(_write(_without_folders(strings, modules).sort("string_id"), folder / "strings.parquet"))
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}", hint="check the place and its space") from error
+    except (OSError, pl.exceptions.ComputeError) as error:
+        for file in written:
+            file.unlink(missing_ok=True)
+        why = (error.strerror if isinstance(error, OSError) else None) or "the disk refuses"
+        raise OutputError(f"cannot write {folder}: {why}", hint="check the place and its space") from error
     return tuple(written)
 
 
@@ -64,5 +67,11 @@ def _within(rows: pl.LazyFrame, window: Window | None) -> pl.LazyFrame:
 
 
 def _write(rows: pl.DataFrame, target: Path) -> Path:
-    rows.write_parquet(target)
+    """A whole file or none; ``strings.parquet`` comes last, so that a folder without it is not complete."""
+    scratch = target.with_name(f".{target.name}")
+    try:
+        rows.write_parquet(scratch)
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
     return target
