@@ -12,6 +12,7 @@ from typing import Any, Final
 from nsyskit.analysis import sums
 from nsyskit.analysis.advice import advice
 from nsyskit.analysis.copies import copies
+from nsyskit.analysis.depth import depth
 from nsyskit.analysis.devices import DevicesResult, devices
 from nsyskit.analysis.gaps import gaps
 from nsyskit.analysis.host_functions import host_functions
@@ -59,9 +60,11 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "limits": limits,
     "startup": startup,
     "layers": layers,
+    "depth": depth,
 }
 """Section -> analysis, in the order of computing."""
 
+_BY_OUTPUT: Final = frozenset({"program", "startup", "depth"})
 _BY_CATALOGUE: Final = frozenset({"kernel_sum", "category_sum", "family_sum", "quant_sum"})
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -80,6 +83,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "limits": ("limits",),
     "startup": ("startup",),
     "layers": ("layers",),
+    "depth": ("depth",),
     "verdict": ("verdict", "devices", "sync", "steps"),
     "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
@@ -89,7 +93,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 OVERVIEW: Final = tuple(
     name
     for name in (*SECTIONS, "verdict", "advice")
-    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits", "layers"}
+    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits", "layers", "depth"}
 )
 """Sections of the report that a person reads first: without those that a sharper section says better.
 
@@ -138,7 +142,7 @@ def analyze(
         "advice",
     }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
-    options |= {"program": {"texts": logs}, "startup": {"texts": logs}, "limits": {"load": load}}
+    options |= {name: {"texts": tuple(logs)} for name in _BY_OUTPUT} | {"limits": {"load": load, "texts": tuple(logs)}}
     options["layers"] = {"expected": load.layers if load else None}
     wanted -= {"limits"} if load is None and "limits" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from itertools import pairwise
@@ -17,11 +17,19 @@ from typing import Any, Final
 
 import polars as pl
 
+from nsyskit.analysis.positions import positions
 from nsyskit.analysis.step_costs import busiest, kernel_steps, step_rows
 from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
-from nsyskit.ggml.gguf_file import ModelFacts, Tensor, active_bytes, active_elements, kv_bytes_per_token
+from nsyskit.ggml.gguf_file import (
+    CACHE_TYPES,
+    ModelFacts,
+    Tensor,
+    active_bytes,
+    active_elements,
+    kv_bytes_per_token,
+)  # fmt: skip
 from nsyskit.ggml.quants import PLAIN
 from nsyskit.trace import Gpu, Trace, Window
 
@@ -38,6 +46,8 @@ class ModelLoad:
         output_weights: that only tokens with an output are multiplied with.
         left_out: what stays on the CPU and is not counted, in words; None when nothing does.
         layers: of the model, None when unknown.
+        kv_types: of the cache, such as ``f16``, K before V where they differ.
+        sliding_window: tokens that some layers look back, None when all look at everything.
     """
 
     bytes_per_token: int
@@ -47,6 +57,17 @@ class ModelLoad:
     output_weights: int = 0
     left_out: str | None = None
     layers: int | None = None
+    kv_types: str = "f16"
+    sliding_window: int | None = None
+
+    def kv_bytes(self, depth: float) -> int | None:
+        """Bytes of the cache that a step of one sequence reads at least, with so many tokens in context.
+
+        The file does not say which layers have a sliding window: a lower bound takes it for all of them.
+        """
+        if self.kv_bytes_per_token is None:
+            return None
+        return int(self.kv_bytes_per_token * min(depth, self.sliding_window or depth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +91,10 @@ class LimitsResult:
         window: steps that begin in it are counted.
         load: what the model demands.
         memory_bandwidth: of the GPU busiest inside steps, bytes a second, None when not recorded.
-        floor_ms: time to read the weights once; the cache is apart, for the trace does not tell its length. A lower
-            bound.
+        depth: median of the tokens in context of the steps measured, None where neither the program's output nor a
+            single sequence tells it.
+        kv_bytes: that such a step reads of the cache at least, None without ``depth`` or when the model is not known.
+        floor_ms: time to read the weights and ``kv_bytes`` once; without those, of the weights alone. A lower bound.
         measured_ms: median period of decode steps of one token, None without any.
         by_quant: ``quant bytes_per_token ns_per_token gb_per_s share_of_peak`` of the matrix kernels in those steps.
         prefill: None without prompts or when the weights are not known one by one.
@@ -80,6 +103,8 @@ class LimitsResult:
     window: Window
     load: ModelLoad
     memory_bandwidth: int | None
+    depth: float | None
+    kv_bytes: int | None
     floor_ms: float | None
     measured_ms: float | None
     by_quant: pl.DataFrame
@@ -96,8 +121,16 @@ class LimitsResult:
         return 1 / self.bandwidth_share if self.bandwidth_share else None
 
 
-def limits(trace: Trace, *, window: Window | None = None, load: ModelLoad | None = None) -> LimitsResult:
+def limits(
+    trace: Trace, *, window: Window | None = None, load: ModelLoad | None = None, texts: Sequence[str] = ()
+) -> LimitsResult:
     """Set measured steps against what the hardware allows.
+
+    Args:
+        trace: with steps.
+        window: steps that begin in it are counted.
+        load: what the model demands.
+        texts: output of the program to read instead of what the trace kept; it tells how deep the steps are.
 
     Raises:
         MissingTableError: no step was found, or nothing is known of the model.
@@ -113,15 +146,27 @@ def limits(trace: Trace, *, window: Window | None = None, load: ModelLoad | None
     median = single["period_ns"].median()
     gpu = _gpu(trace)
     bandwidth = gpu.memory_bandwidth if gpu else None
+    depth = _depth(trace, single, tuple(texts))
+    kv_bytes = None if depth is None else load.kv_bytes(depth)
     return LimitsResult(
         window=window,
         load=load,
         memory_bandwidth=bandwidth,
-        floor_ms=load.bytes_per_token / bandwidth * 1e3 if bandwidth else None,
+        depth=depth,
+        kv_bytes=kv_bytes,
+        floor_ms=(load.bytes_per_token + (kv_bytes or 0)) / bandwidth * 1e3 if bandwidth else None,
         measured_ms=None if median is None else float(median) / 1e6,  # type: ignore[arg-type]
         by_quant=_by_quant(trace, single, load, bandwidth),
         prefill=_prefill(rows, load, gpu),
     )
+
+
+def _depth(trace: Trace, single: pl.DataFrame, texts: tuple[str, ...]) -> float | None:
+    placed = positions(trace, texts)
+    known = single.join(placed.rows, on="index", how="inner")
+    if placed.basis == "since_prefill" or known.is_empty():
+        return None
+    return float(known["depth"].median())  # type: ignore[arg-type]
 
 
 def _gpu(trace: Trace) -> Gpu | None:
@@ -201,15 +246,32 @@ def load_of(facts: ModelFacts, command: Sequence[str] = ()) -> ModelLoad:
         if len(tensor.shape) > 1:
             sizes[tensor.type] += active_bytes(facts, tensor)
     matrices = [tensor for tensor in on_gpu if len(tensor.shape) > 1]
+    types = _cache_types(command)
     return ModelLoad(
         bytes_per_token=sum(active_bytes(facts, tensor) for tensor in on_gpu),
         by_quant={name: size for name, size in sizes.most_common() if size},
-        kv_bytes_per_token=kv_bytes_per_token(facts),
+        kv_bytes_per_token=_kv_bytes_per_token(facts, told.get("layers"), types),
         body_weights=sum(active_elements(facts, one) for one in matrices if one.role not in _OUTPUT_ROLES),
         output_weights=sum(active_elements(facts, one) for one in matrices if one.role in _OUTPUT_ROLES),
         left_out=_left_out(len(facts.tensors) - len(on_gpu), command),
         layers=facts.layers,
+        kv_types="/".join(dict.fromkeys(types)),
+        sliding_window=facts.sliding_window,
     )
+
+
+def _cache_types(command: Sequence[str]) -> tuple[str, str]:
+    """Types of K and V, as the command line gives them."""
+    said = {flag: value.lower() for flag, value in pairwise(command)}
+    k = said.get("-ctk", said.get("--cache-type-k", "f16"))
+    v = said.get("-ctv", said.get("--cache-type-v", "f16"))
+    return (k if k in CACHE_TYPES else "f16"), (v if v in CACHE_TYPES else "f16")
+
+
+def _kv_bytes_per_token(facts: ModelFacts, on_gpu: int | None, types: tuple[str, str]) -> int:
+    """Of the layers whose attention runs on the GPU: with ``-ngl N`` the last N."""
+    first = 0 if on_gpu is None else max(0, facts.layers - on_gpu)
+    return kv_bytes_per_token(replace(facts, kv_widths=facts.kv_widths[first:]), type_k=types[0], type_v=types[1])
 
 
 def _on_gpu(facts: ModelFacts, tensor: Tensor, told: Mapping[str, int], command: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -74,7 +74,7 @@ def program(trace: Trace, *, window: Window | None = None, texts: Sequence[str] 
     Raises:
         MissingTableError: the trace holds no output, and none was given.
     """
-    outputs = [(None, text) for text in texts] or _kept_output(trace)
+    outputs = [(None, text) for text in texts] or kept_output(trace)
     if not outputs:
         raise MissingTableError("output of the program", hint="give its log with --log FILE")
     rows = [row for pid, text in outputs for row in _rows(trace, pid, parse_output(text))]
@@ -106,7 +106,7 @@ def kept_texts(trace: Trace) -> tuple[tuple[int, str], ...]:
     return tuple((pid, text) for pid, text in rows.select("pid", "text").iter_rows() if text)
 
 
-def _kept_output(trace: Trace) -> list[tuple[int | None, str]]:
+def kept_output(trace: Trace) -> list[tuple[int | None, str]]:
     """The output of each process as one text: its two streams may print the same test in two formats."""
     pids = sorted({pid for pid, _ in kept_texts(trace)})
     return [(pid, "\n".join(text for of, text in kept_texts(trace) if of == pid)) for pid in pids]
@@ -114,7 +114,7 @@ def _kept_output(trace: Trace) -> list[tuple[int | None, str]]:
 
 def _rows(trace: Trace, pid: int | None, numbers: Sequence[ProgramNumbers]) -> Iterator[ProgramRow]:
     """The measurements with what the steps of their process say."""
-    steps = _steps_of(trace, pid)
+    steps = steps_of(trace, pid)
     found: dict[int, ProgramRow] = {}
     for tool in dict.fromkeys(one.tool for one in numbers):
         own = [one for one in numbers if one.tool == tool]
@@ -123,7 +123,7 @@ def _rows(trace: Trace, pid: int | None, numbers: Sequence[ProgramNumbers]) -> I
     return (found[id(one)] for one in numbers)
 
 
-def _steps_of(trace: Trace, pid: int | None) -> pl.DataFrame:
+def steps_of(trace: Trace, pid: int | None) -> pl.DataFrame:
     """The steps of the thread that the numbers are about; none where several threads might be meant.
 
     A wrapper may own the output: then the only thread with steps is meant.
@@ -160,23 +160,32 @@ def _by_phase(one: ProgramNumbers, numbers: Sequence[ProgramNumbers], steps: pl.
 
 def _served(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
     """Two measurements a request, which began in the order of their tasks."""
-    requests: dict[object, dict[str, ProgramNumbers]] = {}
-    for one in numbers:
-        key = one.extra.get("id_task", one.label.rsplit(" ", 1)[0])
-        requests.setdefault(key, {})["prompt" if one.phase == "prefill" else "gen"] = one
-    order = sorted(requests, key=lambda task: task if isinstance(task, int) else 0)
-    counts = [_counts(requests[task]) for task in order]
+    requests = requests_of(numbers)
+    counts = [request_counts(request) for request in requests]
     passes = passes_of(steps)
     rows: dict[int, ProgramRow] = {}
-    for task, took in zip(order, served(counts, passes), strict=True):
+    for request, took in zip(requests, served(counts, passes), strict=True):
         for part, ns in (("prompt", took.prompt_ns), ("gen", took.gen_ns)) if took else ():
-            printed = requests[task].get(part)
+            printed = request.get(part)
             if took and printed is not None and ns > 0 and printed.n_divisor:
                 rows[id(printed)] = ProgramRow(printed, printed.n_divisor / ns * 1e9, "steps", took.slack_ns / 1e6)
     return [rows.get(id(one), ProgramRow(one)) for one in numbers]
 
 
-def _counts(request: dict[str, ProgramNumbers]) -> tuple[int, int]:
+Request = Mapping[str, ProgramNumbers]
+"""What llama-server printed of a request's ``prompt`` and of its answer, ``gen``."""
+
+
+def requests_of(numbers: Sequence[ProgramNumbers]) -> list[Request]:
+    """The requests that llama-server's numbers are of, in the order of their tasks."""
+    requests: dict[object, dict[str, ProgramNumbers]] = {}
+    for one in numbers:
+        key = one.extra.get("id_task", one.label.rsplit(" ", 1)[0])
+        requests.setdefault(key, {})["prompt" if one.phase == "prefill" else "gen"] = one
+    return [requests[task] for task in sorted(requests, key=lambda task: task if isinstance(task, int) else 0)]
+
+
+def request_counts(request: Request) -> tuple[int, int]:
     """Tokens of a request's prompt and of its answer; a request without an answer's line has one token."""
     prompt, gen = request.get("prompt"), request.get("gen")
     return (prompt.n_prompt or 0 if prompt else 0), max(1, gen.n_gen or 0 if gen else 0)

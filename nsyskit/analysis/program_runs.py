@@ -69,21 +69,46 @@ def bench_ns(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> list[
     warm-up, the depth filled each time or once) and laid over the steps; it must fit in exactly one place.
     """
     shape = [one.n_tokens for one in passes]
+    laid = _laid_over(records, shape)
+    return [[] for _ in records] if laid is None else _measured(records, passes, *laid)
+
+
+def bench_depths(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> list[int | None]:
+    """For each step how many tokens are in the context once it has run, None where the tests do not tell."""
+    depths: list[int | None] = [None] * len(passes)
+    laid = _laid_over(records, [one.n_tokens for one in passes])
+    plan, at = laid or ((), 0)
+    for chunk in plan:
+        depth = chunk.depth
+        for size in chunk.sizes:
+            depth += size
+            if 0 <= at < len(passes):
+                depths[at] = depth
+            at += 1
+    return depths
+
+
+def _laid_over(records: Sequence[ProgramNumbers], shape: Sequence[int]) -> tuple[list[_Chunk], int] | None:
+    """What the tests ran, and where in the steps that begins; None when it fits in no place or in several."""
     for warm_up in (True, False):
         for refill in (True, False):
             plan = [chunk for record in records for chunk in _plan(record, warm_up=warm_up, refill=refill)]
             offset = _only_place(shape, [n for chunk in plan for n in chunk.sizes])
             if offset is not None:
-                return _measured(records, passes, plan, offset)
-    return [[] for _ in records]
+                return plan, offset
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Steps that belong together; ``record`` is the test that times them, None for those nobody times."""
+    """Steps that belong together; ``record`` is the test that times them, None for those nobody times.
+
+    ``depth``: tokens in the context before the first of them.
+    """
 
     sizes: tuple[int, ...]
     record: ProgramNumbers | None
+    depth: int = 0
 
 
 def _plan(record: ProgramNumbers, *, warm_up: bool, refill: bool) -> Iterator[_Chunk]:
@@ -94,7 +119,7 @@ def _plan(record: ProgramNumbers, *, warm_up: bool, refill: bool) -> Iterator[_C
     for repetition in range(_repetitions(record)):
         if record.n_depth and (refill or not repetition):
             yield _Chunk(_ubatches(record, record.n_depth), None)
-        yield _Chunk(prompt + (1,) * n_gen, record)
+        yield _Chunk(prompt + (1,) * n_gen, record, record.n_depth)
 
 
 def _repetitions(record: ProgramNumbers) -> int:
@@ -165,18 +190,47 @@ def served(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> list[
     the order of arrival, and each step must show the tokens and the outputs that follow. None for requests after the
     first step that does not fit, and for all when several places fit equally well.
     """
-    best: list[dict[int, Served]] = []
+    found = _only_replay(requests, passes)
+    if found is None:
+        return [None] * len(requests)
+    first, _, replay = found
+    return [replay.done.get(request - first) for request in range(len(requests))]
+
+
+def served_depths(
+    requests: Sequence[tuple[int, int]], passes: Sequence[Pass], cached: Sequence[int]
+) -> list[tuple[int, ...] | None]:
+    """For each step the tokens in the context of every sequence that generates in it, itself among them.
+
+    Args:
+        requests: as of ``served``.
+        passes: of one thread.
+        cached: for each request the tokens of its prompt that were in the cache already.
+
+    None for steps that the replay does not reach, or that are another's.
+    """
+    depths: list[tuple[int, ...] | None] = [None] * len(passes)
+    found = _only_replay(requests, passes)
+    if found is not None:
+        first, begin, replay = found
+        for at, generating in enumerate(replay.generating):
+            depths[begin + at] = tuple(depth + cached[first + request] for request, depth in generating)
+    return depths
+
+
+def _only_replay(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> tuple[int, int, _Replay] | None:
+    """The first request and step, and the replay from there that gets through most requests; None unless only one."""
+    best: list[tuple[int, int, _Replay]] = []
+    most = 0
     for first in range(min(len(requests), _FIRST_REQUESTS)):
         for at in _beginnings(passes):
-            found = _replayed(requests[first:], passes[at:])
-            if found and (not best or len(found) >= len(best[0])):
-                same = best if best and len(best[0]) == len(found) else []
-                best = [*same, {first + request: times for request, times in found.items()}]
-        if best and len(best[0]) == len(requests) - first:
+            replay = _replayed(requests[first:], passes[at:])
+            if replay.done and len(replay.done) >= most:
+                best = [*(best if len(replay.done) == most else []), (first, at, replay)]
+                most = len(replay.done)
+        if best and most == len(requests) - first:
             break
-    if len(best) != 1:
-        return [None] * len(requests)
-    return [best[0].get(request) for request in range(len(requests))]
+    return best[0] if len(best) == 1 else None
 
 
 def _beginnings(passes: Sequence[Pass]) -> list[int]:
@@ -190,27 +244,31 @@ class _Request:
     number: int
     prompt_left: int
     gen_left: int
+    depth: int = 0  # its tokens that have been computed
     begin: int = -1  # the first step of the batch that its prompt began with
     answered: int = -1  # the last step of the batch that gave its first token
 
 
-def _replayed(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> dict[int, Served]:
-    """Times of the requests that were through before the first step that does not fit, by number."""
+def _replayed(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> _Replay:
+    """The slots up to the first step that does not fit."""
     replay = _Replay(passes, [_Request(number, *counts) for number, counts in enumerate(requests)])
     for at in range(len(passes)):
         if not replay.step(at):
             break
-    return replay.done
+    return replay
 
 
 class _Replay:
     """The slots of a server, step by step.
 
     A batch holds the generating requests' tokens first, then prompts; cut into ubatches, it samples at its end only.
+    ``done``: times of the requests that are through, by number. ``generating``: for each step taken the number and the
+    depth of every request that had a token in it beside prompts.
     """
 
     def __init__(self, passes: Sequence[Pass], waiting: list[_Request]) -> None:
         self.done: dict[int, Served] = {}
+        self.generating: list[tuple[tuple[int, int], ...]] = []
         self._passes = passes
         self._waiting = waiting
         self._active: list[_Request] = []
@@ -258,7 +316,10 @@ class _Replay:
     def _advance(self, at: int, own: Sequence[_Request], taken: Sequence[tuple[_Request, int]]) -> None:
         for request in own:
             request.gen_left -= 1
+            request.depth += 1
+        self.generating.append(tuple((request.number, request.depth) for request in own))
         for request, n in taken:
+            request.depth += n
             if request.begin < 0:
                 request.begin = self._begun
                 self._active.append(request)

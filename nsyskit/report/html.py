@@ -40,6 +40,7 @@ class Chapter:
 
 CHAPTERS: Final = (
     Chapter("steps", "Phases and steps", "What a token cost, step by step.", ("steps",)),
+    Chapter("depth", "Depth", "What a longer context costs a step.", ("depth",)),
     Chapter(
         "advice",
         "Experiments",

@@ -14,6 +14,7 @@ from nsyskit.analysis.advice import AdviceResult
 from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.devices import DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
@@ -288,6 +289,20 @@ def _layers(result: LayersResult) -> Any:
 
 
 @section.register
+def _depth(result: DepthResult) -> Any:
+    return {
+        "window": _window(result.window),
+        "basis": result.basis,
+        "told": result.told,
+        "checked": result.checked,
+        "known": result.known,
+        "left_out": result.left_out,
+        "bins": _rows(result.bins),
+        "growth": _rows(result.growth),
+    }
+
+
+@section.register
 def _startup(result: StartupResult) -> Any:
     return {
         "pid": result.pid,
@@ -331,6 +346,9 @@ def _limits(result: LimitsResult) -> Any:
         "window": _window(result.window),
         "bytes_per_token": result.load.bytes_per_token,
         "kv_bytes_per_token": result.load.kv_bytes_per_token,
+        "kv_types": result.load.kv_types,
+        "depth": result.depth,
+        "kv_bytes": result.kv_bytes,
         "left_out": result.load.left_out,
         "memory_bandwidth": result.memory_bandwidth,
         "floor_ms": result.floor_ms,

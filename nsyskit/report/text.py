@@ -25,6 +25,7 @@ from nsyskit.analysis.advice import AdviceResult
 from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
@@ -41,6 +42,7 @@ from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.report.palette import PART_COLORS
+from nsyskit.report.words import growth_sentences, limit_sentences
 from nsyskit.units import human_bytes, human_count, human_ns, human_share, printable
 
 TITLES: Final = {
@@ -55,11 +57,11 @@ _SLOW: Final = 1.5
 _ORDER: Final = (
     "step", "steps", "advice", "limits", "program", "startup", "devices", "host_functions", "threads", "sync", "launch",
     "gaps", "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum",
-    "copies", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
+    "copies", "depth", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
 
 
-_MAY_LACK: Final = frozenset({"startup", "layers"})
+_MAY_LACK: Final = frozenset({"startup", "layers", "depth"})
 """Nothing is missing where a trace has none of them: it begins later, or holds no decode step."""
 
 
@@ -388,20 +390,7 @@ def _advice(result: AdviceResult, layout: Layout) -> RenderableType | None:
 
 @block_of.register
 def _limits(result: LimitsResult, layout: Layout) -> RenderableType | None:
-    load = result.load
-    lines = [f"A decoded token reads {human_bytes(load.bytes_per_token)} of weights"]
-    if result.floor_ms and result.memory_bandwidth:
-        lines[0] += f": at {human_bytes(result.memory_bandwidth)}/s that takes {result.floor_ms:.3f} ms at least."
-    if result.measured_ms and result.bandwidth_share and result.max_speedup:
-        lines.append(
-            f"Measured: {result.measured_ms:.3f} ms a step of one token, {human_share(result.bandwidth_share)} of what "
-            f"the memory allows; at most {result.max_speedup:.2f}× as fast with these weights."
-        )
-    if load.kv_bytes_per_token:
-        lines.append(f"Every token in context adds {human_bytes(load.kv_bytes_per_token)} (f16 cache) to be read.")
-    if load.left_out:
-        lines.append(f"{load.left_out}.".capitalize())
-    lines += _prefill_limit(result)
+    lines = limit_sentences(result)
     blocks: list[RenderableType] = [Text("Limits", style="bold"), *(Text(line) for line in lines)]
     if result.by_quant.height:
         columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -412,16 +401,6 @@ def _limits(result: LimitsResult, layout: Layout) -> RenderableType | None:
         }
         blocks.append(_table("", result.by_quant, columns, layout, name=lambda row: row["quant"], label="matrices"))
     return Group(*blocks)
-
-
-def _prefill_limit(result: LimitsResult) -> list[str]:
-    prefill = result.prefill
-    if prefill is None:
-        return []
-    told = f"Prompts reach {prefill.tflops:.1f}·10¹² operations a second"
-    if prefill.peak_tflops is None:
-        return [f"{told}; the peak of this GPU is unknown here."]
-    return [f"{told}, {human_share(prefill.share_of_peak)} of {prefill.peak_tflops:g} ({prefill.source})."]
 
 
 @block_of.register
@@ -445,6 +424,27 @@ def _layers(result: LayersResult, layout: Layout) -> RenderableType | None:
         _table(title, result.layers, by_layer, whole, name=lambda row: str(row["layer"]), label="layer"),
         _table("The mean layer, kernel by kernel", result.positions, by_place, whole, name=lambda row: row["family"]),
     )
+
+
+@block_of.register
+def _depth(result: DepthResult, layout: Layout) -> RenderableType | None:
+    if result.bins.is_empty():
+        return None
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "steps": lambda row: human_count(row["steps"]),
+        "ms p50": lambda row: f"{row['ms_p50']:.3f}",
+        "kernels": lambda row: "–" if row["kernel_ns"] is None else human_ns(row["kernel_ns"]),
+        "attention": lambda row: "–" if row["attention_ns"] is None else human_ns(row["attention_ns"]),
+        "share": lambda row: "–" if row["attention_share"] is None else human_share(row["attention_share"]),
+    }
+    whole = replace(layout, top=max(layout.top, result.bins.height))
+    unit = "steps since the prompt" if result.basis == "since_prefill" else "tokens in context"
+    table = _table(
+        "Decode steps against depth", result.bins, columns, whole,
+        name=lambda row: f"{row['lo']:,} to {row['hi']:,}, batch of {row['batch']}", label=unit,
+    )  # fmt: skip
+    lines = [f"Depth: {result.told}.", *growth_sentences(result)]
+    return Group(table, *(Text(line) for line in lines))
 
 
 @block_of.register

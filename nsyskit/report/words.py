@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+import polars as pl
+
+from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.limits import LimitsResult
-from nsyskit.units import human_bytes, human_share
+from nsyskit.units import human_bytes, human_ns, human_share
 
 HEADLINES: Final[dict[str, str]] = {
     "gpu-bound": "The GPU itself is the limit",
@@ -78,19 +82,51 @@ def waiting(cause: str) -> str:
     return PARTS[cause].removeprefix("idle, ")
 
 
+def growth_sentences(result: DepthResult) -> list[str]:
+    """What a step gains from a thousand more tokens in context, one line a batch size, or why that is not told."""
+    unit = "steps" if result.basis == "since_prefill" else "tokens in context"
+    told = []
+    for (batch,), rows in result.growth.group_by("batch", maintain_order=True):
+        lines = {(row["kind"], row["part"]): row for row in rows.iter_rows(named=True)}
+        whole = lines["step", "step"]
+        sure = abs(whole["ns_per_1k"]) > 2 * whole["error_ns"]
+        head = f"Per 1,000 more {unit} a step of {batch} takes {_gained(whole)}"
+        if not sure:
+            told.append(f"{head}: not told apart from noise.")
+            continue
+        parts = rows.filter((pl.col("kind") == "ledger") & (pl.col("ns_per_1k") > 2 * pl.col("error_ns"))).head(3)
+        kernels = rows.filter((pl.col("kind") == "kernels") & (pl.col("ns_per_1k") > 2 * pl.col("error_ns"))).head(2)
+        why = ", ".join(f"{row['part']} {_gained(row)}" for row in parts.iter_rows(named=True))
+        inside = ", ".join(f"{row['part']} {_gained(row)}" for row in kernels.iter_rows(named=True))
+        told.append(f"{head}{f': {why}' if why else ''}{f' (kernels: {inside})' if inside else ''}.")
+    if not told and result.bins.height:
+        told.append("Too few steps, or less than 256 tokens between the first and the last depth: no growth is told.")
+    return told
+
+
+def _gained(row: Mapping[str, Any]) -> str:
+    sign = "−" if row["ns_per_1k"] < 0 else "+"
+    return f"{sign}{human_ns(abs(row['ns_per_1k']))} ± {human_ns(row['error_ns'])}"
+
+
 def limit_sentences(result: LimitsResult) -> list[str]:
     """What a token must read and a prompt must compute, and how near the run came."""
     load = result.load
     told = [f"A decoded token reads {human_bytes(load.bytes_per_token)} of weights"]
     if result.floor_ms and result.memory_bandwidth:
-        told[0] += f": at {human_bytes(result.memory_bandwidth)}/s that takes {result.floor_ms:.3f} ms at least."
+        cache = "" if result.kv_bytes is None else f" and {human_bytes(result.kv_bytes)} of its cache"
+        told[0] += f"{cache}: at {human_bytes(result.memory_bandwidth)}/s that takes {result.floor_ms:.3f} ms at least."
     if result.measured_ms and result.bandwidth_share and result.max_speedup:
         told.append(
             f"Measured: {result.measured_ms:.3f} ms a step of one token, {human_share(result.bandwidth_share)} of what "
             f"the memory allows; at most {result.max_speedup:.2f}× as fast with these weights."
         )
     if load.kv_bytes_per_token:
-        told.append(f"Every token in context adds {human_bytes(load.kv_bytes_per_token)} (f16 cache) to be read.")
+        known = f"{result.depth:,.0f} tokens in the median of the steps measured" if result.depth else "depth unknown"
+        window = "" if load.sliding_window is None else f", at most {load.sliding_window:,} of them counted"
+        counted = "" if result.kv_bytes is not None else ", so the cache is not in the floor"
+        each = f"Every token in context adds {human_bytes(load.kv_bytes_per_token)} ({load.kv_types} cache) to be read"
+        told.append(f"{each}: {known}{counted or window}.")
     if load.left_out:
         told.append(f"Not counted: {load.left_out}.")
     prefill = result.prefill

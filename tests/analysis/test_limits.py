@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 import pytest
 from synthetic import synthesize
@@ -13,6 +14,8 @@ from nsyskit.analysis.limits import ModelLoad, limits, load_of, peak_rate
 from nsyskit.analysis.step_costs import steps
 from nsyskit.errors import MissingTableError
 from nsyskit.ggml.gguf_file import bytes_per_token, kv_bytes_per_token, read_model, weights_per_token
+from nsyskit.report.words import limit_sentences
+from nsyskit.units import human_bytes
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,17 @@ class TestLoad:
         assert load.bytes_per_token == whole.bytes_per_token - experts * (4 - kept) // 4
         assert (load.left_out is None) == (not flags)
 
+    def test_the_cache(self, facts):
+        assert load_of(facts, ["llama-cli", "-ctk", "q8_0", "-ctv", "q4_0"]).kv_bytes_per_token == 4 * 128 * 13 // 8
+        assert load_of(facts, ["llama-cli", "-ctk", "q8_0", "-ctv", "q4_0"]).kv_types == "q8_0/q4_0"
+        assert load_of(facts, ["llama-cli", "-ctk", "nonsense"]).kv_types == "f16"
+        assert load_of(facts, ["llama-cli", "-ngl", "3"]).kv_bytes_per_token == kv_bytes_per_token(facts) * 3 // 4
+
+    def test_a_sliding_window_bounds_what_is_read(self):
+        load = ModelLoad(500, {}, kv_bytes_per_token=10, sliding_window=4)
+        assert [load.kv_bytes(depth) for depth in (3, 4, 900)] == [30, 40, 40]
+        assert ModelLoad(500, {}).kv_bytes(900) is None
+
 
 class TestLimits:
     def test_the_floor_of_the_synthetic_model(self, bench):
@@ -71,6 +85,26 @@ class TestLimits:
         assert 0.3 < found.bandwidth_share < 1
         assert found.max_speedup == pytest.approx(found.measured_ms / found.floor_ms)
         assert found.prefill is None
+
+    def test_the_cache_at_its_depth(self, bench):
+        """Six tokens from an empty cache, repeated, and the warm-up's one, which is outside of the window."""
+        size, each = bench.truth["facts"]["weights_read_bytes"], bench.truth["facts"]["kv_bytes_per_token"]
+        found = limits(bench.trace, load=ModelLoad(size, {}, kv_bytes_per_token=each))
+        single = steps(bench.trace).steps.filter(phase="decode").drop_nulls("period_ns")
+        truth = {step["begin_ns"]: step["n_kv"] for step in bench.truth["steps"]}
+        assert found.depth == median(truth[begin] for begin in single["begin_ns"])
+        assert found.kv_bytes == each * found.depth
+        assert found.floor_ms == pytest.approx((size + found.kv_bytes) / found.memory_bandwidth * 1e3)
+        told = limit_sentences(found)
+        assert f"{found.depth:,.0f} tokens in the median" in told[2]
+        assert f"{human_bytes(found.kv_bytes)} of its cache" in told[0]
+
+    def test_a_depth_that_nothing_tells(self, tmp_path):
+        trace = synthesize(tmp_path, "speculative", "--rounds", "2").trace
+        found = limits(trace, load=ModelLoad(500, {}, kv_bytes_per_token=100))
+        assert (found.depth, found.kv_bytes) == (None, None)
+        assert found.floor_ms == pytest.approx(500 / found.memory_bandwidth * 1e3)
+        assert "depth unknown, so the cache is not in the floor" in limit_sentences(found)[2]
 
     def test_rates_of_the_formats(self, bench):
         found = limits(bench.trace, load=ModelLoad(500, {"Q4_K": 400_000_000, "Q6_K": 100_000_000, "Q8_0": 1}))

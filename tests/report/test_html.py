@@ -90,8 +90,8 @@ def test_sections_in_the_order_of_the_house():
     _, page = page_of(open_trace(DEMO))
     sections = [attrs["id"] for tag, attrs in page.elements if tag == "section"]
     assert sections == [
-        "overview", "steps", "timelines", "advice", "kernels", "bubbles", "sync", "launch", "copies", "program",
-        "host", "provenance",
+        "overview", "steps", "timelines", "depth", "advice", "kernels", "bubbles", "sync", "launch", "copies",
+        "program", "host", "provenance",
     ]  # fmt: skip
 
 

@@ -50,6 +50,7 @@ _IDS = (
 _BARE = re.compile(r"\s*(?:prompt eval|eval|total) time =")
 _DRAFT = re.compile(r"draft acceptance(?: rate)?\s*=[^(\n]{0,40}\(\s*(\d{1,12}) accepted /\s*(\d{1,12}) generated\)")
 _REUSED = re.compile(r"graphs reused =\s*(\d{1,12})")
+_RELEASED = re.compile(r"stop processing: (?:n_tokens|n_past) = (\d{1,12})")
 
 
 def _logged_requests(text: str) -> Iterator[_Request]:
@@ -57,6 +58,8 @@ def _logged_requests(text: str) -> Iterator[_Request]:
     current: dict[str, _Request] = {}
     last = ""
     for line in text.splitlines():
+        if (held := _RELEASED.search(line)) and (key := _request_key(line)) in current:
+            current[key].extra["n_context"] = int(held[1])
         named = "print_timing" in line and "llama_print_timings" not in line
         # Bare lines follow a header that carries the ids, up to the next line of another kind.
         if not named and not (last and (_BARE.match(line) or "draft acceptance" in line)):

@@ -10,6 +10,7 @@ import polars as pl
 
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, DevicesResult
 from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
@@ -135,6 +136,30 @@ def _steps(result: StepsResult) -> go.Figure:
         y="ms per token",
         legend=len(drawn.data),
     )
+    return drawn.update_yaxes(rangemode="tozero")
+
+
+@figure.register
+def _depth(result: DepthResult) -> go.Figure:
+    """Milliseconds per step against depth, and of that what attention takes; a colour a batch size."""
+    drawn = go.Figure()
+    for at, ((batch,), rows) in enumerate(result.bins.group_by("batch", maintain_order=True)):
+        middle = ((rows["lo"] + rows["hi"]) / 2).to_list()
+        bounds = [
+            f"{lo:,} to {hi:,}, {steps:,} steps" for lo, hi, steps in rows.select("lo", "hi", "steps").iter_rows()
+        ]
+        color = SERIES_COLORS[at % len(SERIES_COLORS)]
+        lines = {"step": rows["ms_p50"], "attention": rows["attention_ns"] / 1e6}
+        for name, values in lines.items():
+            if values.null_count() == rows.height:
+                continue
+            drawn.add_scatter(
+                x=middle, y=values.to_list(), name=f"{name}, batch of {batch}", mode="lines+markers",
+                line={"color": color, "dash": "solid" if name == "step" else "dot"}, text=bounds,
+                hovertemplate="%{y:.3f} ms<br>%{text}<extra>%{fullData.name}</extra>",
+            )  # fmt: skip
+    unit = "decode steps since the last prompt" if result.basis == "since_prefill" else "tokens in context"
+    laid_out(drawn, rows=10, x=unit, y="ms per step", legend=len(drawn.data))
     return drawn.update_yaxes(rangemode="tozero")
 
 

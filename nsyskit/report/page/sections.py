@@ -13,6 +13,7 @@ import polars as pl
 from nsyskit.analysis.advice import AdviceResult, Item
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import CopiesResult
+from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.devices import DevicesResult
 from nsyskit.analysis.gaps import DeviceGaps, GapsResult
 from nsyskit.analysis.host_functions import DeviceHostFunctions, HostFunctionsResult
@@ -31,7 +32,7 @@ from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
 from nsyskit.report.text import TITLES, shortened
-from nsyskit.report.words import SYNC_CLASSES, limit_sentences
+from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
 NAME_CHARACTERS: Final = 110
@@ -107,6 +108,23 @@ class Sections:
         ]
         rows = table("Matrices, by the format of their weights", result.by_quant, columns)
         return join([*told, self.drawn(name, figure(result), "Reading speed by the format of the weights"), rows])
+
+    @block.register
+    def _depth(self, result: DepthResult, name: str) -> Html:
+        if result.bins.is_empty():
+            return NOTHING
+        told = [tag("p", text(line)) for line in (f"Depth: {result.told}.", *growth_sentences(result))]
+        columns = [
+            words("depth", lambda row: f"{row['lo']:,} to {row['hi']:,}"),
+            count("batch", "batch"),
+            count("steps", "steps"),
+            _milliseconds("ms p50", "ms_p50"),
+            ns("kernels", "kernel_ns"),
+            ns("attention", "attention_ns"),
+            share("of the kernels", "attention_share"),
+        ]
+        rows = table("Decode steps against depth", result.bins, columns)
+        return join([*told, self.drawn(name, figure(result), "Milliseconds per step against depth"), rows])
 
     @block.register
     def _program(self, result: ProgramResult, name: str) -> Html:  # noqa: ARG002
