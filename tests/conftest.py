@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from nsyskit.ingest import tables
+from nsyskit.ingest import columns, tables
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 
@@ -29,13 +29,16 @@ def _own_cache(tmp_path_factory, monkeypatch) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _traced_in_polars_threads() -> None:
     """The reader is called from threads of polars' own, which a tracer's hook for Python's threads never reaches."""
-    scan = tables._Table._scan
+    for kind in (tables._Table, columns.KeptTable):
+        kind._scan = _traced(kind._scan)
 
-    def traced(table: tables._Table, *request: Any) -> Iterator[pl.DataFrame]:
+
+def _traced(scan: Any) -> Any:
+    def traced(table: Any, *request: Any) -> Iterator[pl.DataFrame]:
         sys.settrace(threading.gettrace())
         yield from scan(table, *request)
 
-    tables._Table._scan = traced
+    return traced
 
 
 @pytest.fixture(params=sorted(file.parent.name for file in TRACES.glob("*/trace.sqlite")) or [None])

@@ -20,6 +20,7 @@ _LONGEST_LINE: Final = 900
 
 COMMANDS: Final[dict[str, str]] = {
     "analyze": "Numbers, verdict and report of one trace.",
+    "cache": "What nsyskit keeps in your cache directory; clear it.",
     "capture": "Run a llama.cpp program under nsys: a steady, loaded window.",
     "compare": "What differs per token between two runs, how surely, and why; gates for CI.",
     "doctor": "What on this machine would make a capture fail or lie.",

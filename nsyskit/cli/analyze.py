@@ -12,6 +12,7 @@ from nsyskit.cli.options import (
     emit,
     examples,
     force_option,
+    no_cache_option,
     nsys_option,
     open_with_progress,
     quiet_option,
@@ -59,6 +60,7 @@ nsyskit analyze trace.sqlite --html report.html
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as one HTML file.")
 @force_option
 @nsys_option
+@no_cache_option
 @quiet_option
 def command(
     *, trace: Path, only: tuple[str, ...], window: str | None, fmt: str, top: int, output: Path | None,

@@ -12,6 +12,7 @@ from nsyskit.cli.options import (
     emit,
     examples,
     force_option,
+    no_cache_option,
     nsys_option,
     open_with_progress,
     quiet_option,
@@ -53,6 +54,7 @@ nsyskit compare --bench bench-run server-run
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
 @force_option
 @nsys_option
+@no_cache_option
 @quiet_option
 @click.pass_context
 def command(

@@ -11,6 +11,7 @@ from nsyskit.cli.options import (
     check_output,
     examples,
     force_option,
+    no_cache_option,
     nsys_option,
     open_with_progress,
     progress_line,
@@ -40,6 +41,7 @@ nsyskit export trace.sqlite --to parquet -o tables
 @click.option("--window", default=None, metavar="all|gpu|steady|START:END", help="Only this part (not for sqlite).")
 @force_option
 @nsys_option
+@no_cache_option
 @quiet_option
 def command(
     *, trace: Path, to: str, output: Path | None, window: str | None, force: bool, nsys: Path | None, quiet: bool

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsyskit.cli.options import emit, examples, force_option, nsys_option, quiet_option
+from nsyskit.cli.options import emit, examples, force_option, no_cache_option, nsys_option, quiet_option
 
 if TYPE_CHECKING:
     from nsyskit.compare.sample import RunSample
@@ -40,6 +40,7 @@ nsyskit compare history:main new.sqlite
 @click.option("--tag", "tags", multiple=True, help="A tag for them (repeatable).")
 @db_option
 @nsys_option
+@no_cache_option
 @quiet_option
 def add(*, runs: tuple[Path, ...], tags: tuple[str, ...], db: Path | None, nsys: Path | None, quiet: bool) -> None:
     """Keep traces or run folders: their setup, numbers per token, and steps; never command lines or paths."""

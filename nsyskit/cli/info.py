@@ -10,6 +10,7 @@ import click
 
 from nsyskit.cli.options import (
     examples,
+    no_cache_option,
     nsys_option,
     open_with_progress,
     progress_line,
@@ -28,6 +29,7 @@ nsyskit info trace.sqlite --secrets
 @click.option("--format", "fmt", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--secrets", is_flag=True, help="Count the classes of secrets that `redact` would take out, instead.")
 @nsys_option
+@no_cache_option
 @quiet_option
 def command(*, trace: Path, fmt: str, secrets: bool, nsys: Path | None, quiet: bool) -> None:
     """Say what TRACE holds: versions, what was collected, GPUs, programs, rows.

@@ -22,6 +22,17 @@ nsys_option = click.option(
     "--nsys", type=click.Path(path_type=Path), envvar="NSYSKIT_NSYS", help="The nsys to export rep files with."
 )
 force_option = click.option("--force", is_flag=True, help="Overwrite an existing output file.")
+_NO_CACHE = "nsyskit.no_cache"
+
+
+def _remember(ctx: click.Context, _option: click.Parameter, no_cache: bool) -> None:  # noqa: FBT001 - click's signature
+    ctx.meta[_NO_CACHE] = no_cache
+
+
+no_cache_option = click.option(
+    "--no-cache", is_flag=True, expose_value=False, callback=_remember,
+    help="Read the trace itself: no columns from the cache, none into it.",
+)  # fmt: skip
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 
 
@@ -29,8 +40,10 @@ def open_with_progress(path: Path, *, nsys: Path | None, quiet: bool = False) ->
     """``open_trace`` with its progress on stderr, if that is a terminal."""
     from nsyskit.ingest import OpenOptions, open_trace
 
+    ctx = click.get_current_context(silent=True)
+    cache = ctx is None or not ctx.meta.get(_NO_CACHE, False)
     with progress_line(quiet=quiet) as report:
-        return open_trace(path, options=OpenOptions(nsys=nsys, progress=report))
+        return open_trace(path, options=OpenOptions(nsys=nsys, progress=report, cache=cache))
 
 
 @contextmanager

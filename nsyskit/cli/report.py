@@ -14,6 +14,7 @@ from nsyskit.cli.options import (
     emit,
     examples,
     force_option,
+    no_cache_option,
     nsys_option,
     open_with_progress,
     quiet_option,
@@ -61,6 +62,7 @@ nsyskit report trace.sqlite --format markdown
 @click.option("--kernel-rules", type=click.Path(path_type=Path), help="Kernel rules of your own, tried first.")
 @force_option
 @nsys_option
+@no_cache_option
 @quiet_option
 def command(
     *, trace: Path, output: Path | None, fmt: str, plotly: str, window: str | None, around: tuple[str, ...],

@@ -10,6 +10,7 @@ from nsyskit.cli.options import (
     check_output,
     examples,
     force_option,
+    no_cache_option,
     nsys_option,
     open_with_progress,
     quiet_option,
@@ -28,6 +29,7 @@ nsyskit timeline trace.nsys-rep --from +1.25s --to +1.26s -o t.html
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file.")
 @force_option
 @nsys_option
+@no_cache_option
 @quiet_option
 def command(*, trace: Path, start: str, end: str, output: Path, force: bool, nsys: Path | None, quiet: bool) -> None:
     """Draw a window of TRACE event by event; above 50,000 events neighbours are put together, and the page says so."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nsyskit.errors import TraceFormatError
+from nsyskit.ingest.columns import counted, kept_columns
 from nsyskit.ingest.meta import read_meta
 from nsyskit.ingest.parquet import ParquetSource
 from nsyskit.ingest.rep import cached_export
@@ -27,10 +28,12 @@ class OpenOptions:
     Attributes:
         nsys: the nsys to export with; None takes ``NSYSKIT_NSYS``, then the PATH.
         progress: called with what is being done and a share of 0 to 1, None while unknown.
+        cache: answer from kept columns of a large SQLite export, and keep them for the next time.
     """
 
     nsys: Path | None = None
     progress: Callable[[str, float | None], None] = field(default=lambda _what, _share: None)
+    cache: bool = True
 
 
 def open_trace(path: str | Path, *, options: OpenOptions | None = None) -> Trace:
@@ -42,9 +45,12 @@ def open_trace(path: str | Path, *, options: OpenOptions | None = None) -> Trace
         TraceFormatError: the input is no trace, is damaged, unfinished, or newer than the nsys at hand.
         NsysError: the input must be exported first and no nsys was found.
     """
-    path = Path(path)
-    source, container = _source(path, options or OpenOptions())
-    return Trace(meta=read_meta(source, name=path.name, container=container), tables=lazy_tables(source))
+    path, options = Path(path), options or OpenOptions()
+    source, container = _source(path, options)
+    kept = kept_columns(source.path) if options.cache and isinstance(source, SqliteSource) else None
+    with counted(source, kept) as counting:
+        meta = read_meta(counting, name=path.name, container=container)
+    return Trace(meta=meta, tables=lazy_tables(source, kept=kept))
 
 
 def open_shares(path: str | Path, *, options: OpenOptions | None = None) -> Trace | None:

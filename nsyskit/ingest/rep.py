@@ -7,15 +7,13 @@ with an older export, wherever it lies and whatever its times say.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
-
 from nsyskit.errors import OutputError, TraceFormatError
+from nsyskit.ingest.cache import cache_dir, make_room, private_folder, touch
 from nsyskit.nsys import Nsys, export, export_types, find_nsys
 
 Progress = Callable[[str, float | None], None]
@@ -23,12 +21,6 @@ Progress = Callable[[str, float | None], None]
 
 def _silent(_what: str, _share: float | None) -> None:
     """Progress for nobody."""
-
-
-def cache_dir() -> Path:
-    """Where exports are kept: ``NSYSKIT_CACHE``, or the user's cache directory."""
-    override = os.environ.get("NSYSKIT_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("nsyskit"))
 
 
 def cached_export(report: Path, *, nsys: Path | None, progress: Progress) -> Path:
@@ -44,7 +36,10 @@ def cached_export(report: Path, *, nsys: Path | None, progress: Progress) -> Pat
     progress(f"reading {report.name}", None)
     target = cache_dir() / "exports" / f"{_content_key(report, tool)}.{kind}"
     if not target.exists():
+        private_folder(target.parent)  # an export holds the environment of the traced program
         export_to(report, target, tool=tool, kind=kind, progress=progress)
+        make_room(0, keep=target)
+    touch(target)
     return target
 
 

@@ -35,7 +35,7 @@ class SqliteSource:
     """An nsys SQLite export. The constructor checks that it is one and whole; reads happen later."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         _check_whole(path)
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1"
         self._columns = self._read_catalogue()
@@ -60,7 +60,7 @@ class SqliteSource:
         select = ", ".join(_selected(column) for column in columns)
         query = f"SELECT {select} FROM {_quoted(table)}"
         parts = self._read_parts(table, query)
-        return pl.concat([_typed(part, table, columns, self._path) for part in parts])
+        return pl.concat([_typed(part, table, columns, self.path) for part in parts])
 
     def _read_parts(self, table: str, query: str) -> list[pl.DataFrame]:
         ranges = self._row_ranges(table)
@@ -114,7 +114,7 @@ class SqliteSource:
 
     def _damaged(self, error: Exception) -> TraceFormatError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return TraceFormatError(f"{self._path.name} cannot be read as an nsys export ({reason})", hint=_REEXPORT)
+        return TraceFormatError(f"{self.path.name} cannot be read as an nsys export ({reason})", hint=_REEXPORT)
 
 
 def _check_whole(path: Path) -> None:

@@ -11,6 +11,7 @@ from polars.io.plugins import register_io_source
 
 from nsyskit import nsys_schema as nsys
 from nsyskit.errors import TraceFormatError
+from nsyskit.ingest.columns import ColumnStore, Table
 from nsyskit.ingest.source import RawSource
 from nsyskit.schema import BAD_ROWS, LATEST_NS, TABLES, WIDE, empty, polars_schema
 
@@ -19,11 +20,15 @@ _PID_SHIFT = 1 << 24
 _PID_MASK = _PID_SHIFT - 1
 
 
-def lazy_tables(source: RawSource) -> dict[str, pl.LazyFrame]:
-    """Every canonical table as a lazy frame over ``source``; absent tables are empty frames of the right schema."""
+def lazy_tables(source: RawSource, *, kept: ColumnStore | None = None) -> dict[str, pl.LazyFrame]:
+    """Every canonical table as a lazy frame over ``source``; absent tables are empty frames of the right schema.
+
+    ``kept`` answers from the cache what it can.
+    """
     strings = _Table("strings", lambda columns: _one_string_an_id(_read(source, "strings", columns)))
     readers: dict[str, _Reader] = {name: _reader(source, name, strings) for name in TABLES}
-    tables = {name: _Table(name, reader) for name, reader in readers.items()} | {"strings": strings}
+    own = {name: _Table(name, reader) for name, reader in readers.items()} | {"strings": strings}
+    tables: dict[str, Table] = {name: kept.table(name, table) if kept else table for name, table in own.items()}
     return {name: table.lazy() for name, table in tables.items()} | {"bad_rows": _bad_rows(tables)}
 
 
@@ -31,7 +36,7 @@ _SUMMED: Final = ("kernels", "memcpys", "memsets", "graphs", "api_calls", "os_ca
 """Tables that every analysis builds upon; their bad rows are counted."""
 
 
-def _bad_rows(tables: Mapping[str, _Table]) -> pl.LazyFrame:
+def _bad_rows(tables: Mapping[str, Table]) -> pl.LazyFrame:
     """Which rows were left out: ``schema.BAD_ROWS``, read with the tables themselves."""
 
     def scan(
