@@ -22,6 +22,7 @@ from nsyskit.analysis.layers import layers
 from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
+from nsyskit.analysis.roles import roles
 from nsyskit.analysis.startup import startup
 from nsyskit.analysis.step_costs import StepsResult, steps
 from nsyskit.analysis.step_detail import step_detail
@@ -61,6 +62,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "startup": startup,
     "layers": layers,
     "depth": depth,
+    "roles": roles,
 }
 """Section -> analysis, in the order of computing."""
 
@@ -84,6 +86,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "startup": ("startup",),
     "layers": ("layers",),
     "depth": ("depth",),
+    "roles": ("roles",),
     "verdict": ("verdict", "devices", "sync", "steps"),
     "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
@@ -93,7 +96,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 OVERVIEW: Final = tuple(
     name
     for name in (*SECTIONS, "verdict", "advice")
-    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits", "layers", "depth"}
+    if name not in {"kern_exec_sum", "osrt_sum", "mem_size_sum", "limits", "layers", "depth", "roles"}
 )
 """Sections of the report that a person reads first: without those that a sharper section says better.
 
@@ -132,7 +135,8 @@ def analyze(
 
     ``window`` None lets sums cover the whole file and ledgers the default window. ``rules`` None is the built-in
     kernel catalogue. ``logs`` are texts of the program's output, in place of what the trace kept of it. ``load`` is
-    what the model demands; without it there is no section ``limits`` unless asked for by name.
+    what the model demands; without it there is no section ``limits``, and without its tensors no ``roles``, unless
+    asked for by name.
     ``step`` adds a section ``step`` with the inside of that one. ``shares`` is the node-level trace of the same load in
     a fused capture: kernels are split by it, since the graph-level one hides them.
     """
@@ -143,8 +147,10 @@ def analyze(
     }
     options: dict[str, dict[str, Any]] = {name: {"rules": rules} for name in _BY_CATALOGUE}
     options |= {name: {"texts": tuple(logs)} for name in _BY_OUTPUT} | {"limits": {"load": load, "texts": tuple(logs)}}
+    options["roles"] = {"load": load}
     options["layers"] = {"expected": load.layers if load else None}
     wanted -= {"limits"} if load is None and "limits" not in only else set()
+    wanted -= {"roles"} if (load is None or load.model is None) and "roles" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         # they share what they derive from the trace, and hardly any of their time holds the interpreter's lock

@@ -48,6 +48,8 @@ class ModelLoad:
         layers: of the model, None when unknown.
         kv_types: of the cache, such as ``f16``, K before V where they differ.
         sliding_window: tokens that some layers look back, None when all look at everything.
+        model: facts of the file, None when only the size is known.
+        tensors: of it, those on the GPU.
     """
 
     bytes_per_token: int
@@ -59,6 +61,8 @@ class ModelLoad:
     layers: int | None = None
     kv_types: str = "f16"
     sliding_window: int | None = None
+    model: ModelFacts | None = None
+    tensors: tuple[Tensor, ...] = ()
 
     def kv_bytes(self, depth: float) -> int | None:
         """Bytes of the cache that a step of one sequence reads at least, with so many tokens in context.
@@ -257,6 +261,8 @@ def load_of(facts: ModelFacts, command: Sequence[str] = ()) -> ModelLoad:
         layers=facts.layers,
         kv_types="/".join(dict.fromkeys(types)),
         sliding_window=facts.sliding_window,
+        model=facts,
+        tensors=tuple(on_gpu),
     )
 
 

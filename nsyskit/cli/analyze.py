@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
 CHOICES = (
     "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "steps", "phases", "program",
-    "limits", "startup", "layers", "depth", "verdict", "advice",
+    "limits", "startup", "layers", "depth", "roles", "verdict", "advice",
     "api_sum", "osrt_sum", "kernel_sum", "category_sum", "family_sum", "quant_sum", "kern_exec_sum",
     "mem_time_sum", "mem_size_sum", "nvtx_sum",
 )  # fmt: skip
@@ -37,6 +37,7 @@ CHOICES = (
 nsyskit analyze trace.nsys-rep
 nsyskit analyze trace.sqlite -a sync -a devices --window +1s:+2s
 nsyskit analyze trace.sqlite --format json -o trace.json
+nsyskit analyze trace.sqlite -a roles -a depth --model model.gguf
 nsyskit analyze trace.sqlite --html report.html
 """)
 @click.command()
@@ -53,7 +54,7 @@ nsyskit analyze trace.sqlite --html report.html
     "--log", "logs", multiple=True, type=click.Path(path_type=Path),
     help="What the program printed, when the trace did not keep it (repeatable).",
 )  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path), help="The model's GGUF file, to tell the hardware's limits.")
+@click.option("--model", type=click.Path(path_type=Path), help="The model's GGUF file: for limits, roles.")
 @click.option("--model-bytes", type=click.IntRange(min=1), help="Or the bytes of weights that a token reads.")
 @click.option("--step", type=click.IntRange(min=0), metavar="N", help="Also one step in detail.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
@@ -86,6 +87,8 @@ def command(
     shares = open_shares(trace, options=OpenOptions(nsys=nsys))
     if "limits" in only and load is None:
         raise UsageError("limits need the size of the model", hint="give --model FILE.gguf or --model-bytes N")
+    if "roles" in only and model is None:
+        raise UsageError("roles need the tensors of the model", hint="give --model FILE.gguf")
     if step is not None:
         only = only or ("steps",)
     overview = (*OVERVIEW, *(["limits"] if load else [])) if fmt == "text" and html is None else ()

@@ -75,6 +75,7 @@ CHAPTERS: Final = (
     Chapter(
         "limits", "Limits", "What a token must read and a prompt must compute, against what was measured.", ("limits",)
     ),
+    Chapter("roles", "Tensors", "Which of the model's matrices take the time, and how fast each is read.", ("roles",)),
     Chapter("program", "Program", "What it printed: its own rates beside the trace's.", ("program",)),
     Chapter(
         "host",

@@ -24,6 +24,7 @@ from nsyskit.analysis.layers import LayersResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
@@ -299,6 +300,21 @@ def _depth(result: DepthResult) -> Any:
         "left_out": result.left_out,
         "bins": _rows(result.bins),
         "growth": _rows(result.growth),
+    }
+
+
+@section.register
+def _roles(result: RolesResult) -> Any:
+    return {
+        "window": _window(result.window),
+        "batch": result.batch,
+        "steps": result.steps,
+        "others": result.others,
+        "memory_bandwidth": result.memory_bandwidth,
+        "roles": _rows(result.roles),
+        "layers": _rows(result.layers),
+        "cells": _rows(result.cells),
+        "why_none": result.why_none,
     }
 
 

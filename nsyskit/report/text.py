@@ -35,6 +35,7 @@ from nsyskit.analysis.layers import LayersResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
@@ -57,11 +58,11 @@ _SLOW: Final = 1.5
 _ORDER: Final = (
     "step", "steps", "advice", "limits", "program", "startup", "devices", "host_functions", "threads", "sync", "launch",
     "gaps", "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum",
-    "copies", "depth", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
+    "copies", "depth", "roles", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
 
 
-_MAY_LACK: Final = frozenset({"startup", "layers", "depth"})
+_MAY_LACK: Final = frozenset({"startup", "layers", "depth", "roles"})
 """Nothing is missing where a trace has none of them: it begins later, or holds no decode step."""
 
 
@@ -445,6 +446,29 @@ def _depth(result: DepthResult, layout: Layout) -> RenderableType | None:
     )  # fmt: skip
     lines = [f"Depth: {result.told}.", *growth_sentences(result)]
     return Group(table, *(Text(line) for line in lines))
+
+
+@block_of.register
+def _roles(result: RolesResult, layout: Layout) -> RenderableType | None:
+    if result.why_none is not None:
+        return Text(printable(f"Tensors are not told apart: {result.why_none}"))
+    others = f", {result.others:,} more not shown" if result.others else ""
+    title = f"Matrices by tensor, mean of {result.steps:,} decode steps of {result.batch}{others}"
+    rate: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "time": lambda row: human_ns(row["ns"]),
+        "bytes": lambda row: "–" if row["bytes"] is None else human_bytes(row["bytes"]),
+        "GB/s": lambda row: _number(row["gb_per_s"], 1),
+        "of peak": lambda row: "–" if row["share_of_peak"] is None else human_share(row["share_of_peak"]),
+    }
+    shares: dict[str, Callable[[Mapping[str, Any]], str]] = {"share": lambda row: human_share(row["share"])}
+    whole = replace(layout, top=max(layout.top, result.roles.height, result.layers.height))
+    by_role = _table(
+        title, result.roles, shares | rate, whole, name=lambda row: f"{row['role']} ({row['types']})", label="tensor"
+    )
+    by_layer = _table(
+        "A layer's matrices", result.layers, rate, whole, name=lambda row: str(row["layer"]), label="layer"
+    )
+    return Group(by_role, by_layer)
 
 
 @block_of.register

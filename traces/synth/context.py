@@ -188,8 +188,8 @@ class Context:
     def _launch_forked(self, segment: Segment, side: Stream, batch: Batch) -> None:
         """Every other run of 24 kernels goes to a second stream: fork and join by events, four kernels overlap."""
         for at in range(0, len(batch), 48):
-            here = Batch(batch.what[at : at + 24], batch.base_ns[at : at + 24])
-            there = Batch(batch.what[at + 24 : at + 48], batch.base_ns[at + 24 : at + 48])
+            here = batch.cut(at, at + 24)
+            there = batch.cut(at + 24, at + 48)
             if len(there):
                 self.driver.wait_event(side, segment.stream)
                 self.driver.launch(side, there)

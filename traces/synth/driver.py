@@ -178,7 +178,7 @@ class Driver:
     def launch(self, stream: Stream, batch: Batch) -> None:
         """Kernels launched one by one."""
         for at in range(0, len(batch), _PIECE):
-            self._launch_piece(stream, Batch(batch.what[at : at + _PIECE], batch.base_ns[at : at + _PIECE]))
+            self._launch_piece(stream, batch.cut(at, at + _PIECE))
 
     def _launch_piece(self, stream: Stream, batch: Batch) -> None:
         n = len(batch)
@@ -267,7 +267,8 @@ class Driver:
                  times: tuple[int | I64, int | I64]) -> None:  # fmt: skip
         self.world.ops.extend(
             len(batch), start=ran[0], end=ran[1], proc=self.process.number, device=stream.device, gpu=stream.gpu.number,
-            context=stream.context, stream=stream.number, corr=corr, type=w.KERNEL, what=batch.what, bytes=0, node=node,
+            context=stream.context, stream=stream.number, corr=corr, type=w.KERNEL, what=batch.what,
+            part=batch.part, bytes=0, node=node,
             api_start=times[0], api_end=times[1], thread=self.thread.number, step=self.step, purpose=-1, src=-1, dst=-1,
             src_device=-1, dst_device=-1,
         )  # fmt: skip
@@ -285,7 +286,7 @@ class Driver:
         self.world.ops.add(
             start=ran[0], end=ran[1], proc=self.process.number, device=stream.device, gpu=stream.gpu.number,
             context=stream.context, stream=stream.number, corr=call.corr if call else 0, type=kind, what=what,
-            bytes=size, node=0, api_start=call.start if call else -1, api_end=call.end if call else -1,
+            part=-1, bytes=size, node=0, api_start=call.start if call else -1, api_end=call.end if call else -1,
             thread=self.thread.number if call else -1, step=self.step, purpose=w.PURPOSES.index(purpose), src=src,
             dst=dst, src_device=src_device, dst_device=dst_device,
         )  # fmt: skip

@@ -32,12 +32,29 @@ class KernelClass:
         return head.removeprefix("void ").strip()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a matrix kernel multiplies with: llama.cpp's name of the tensor, its layer (-1: none), bytes it reads."""
+
+    role: str
+    layer: int
+    bytes: int
+
+
 class Catalogue:
-    """Kernel classes by number."""
+    """Kernel classes by number, and the parts of a model that kernels read, by number."""
 
     def __init__(self) -> None:
         self.classes: list[KernelClass] = []
+        self.parts: list[Part] = []
         self._numbers: dict[KernelClass, int] = {}
+        self._parts: dict[Part, int] = {}
+
+    def part(self, part: Part) -> int:
+        if part not in self._parts:
+            self._parts[part] = len(self.parts)
+            self.parts.append(part)
+        return self._parts[part]
 
     def number(self, kernel: KernelClass) -> int:
         if kernel not in self._numbers:
@@ -48,13 +65,17 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Kernels in launch order: their class and their undisturbed duration."""
+    """Kernels in launch order: their class, their undisturbed duration, and the part they multiply with or -1."""
 
     what: I64
     base_ns: F64
+    part: I64
 
     def __len__(self) -> int:
         return len(self.what)
+
+    def cut(self, begin: int, end: int) -> Batch:
+        return Batch(self.what[begin:end], self.base_ns[begin:end], self.part[begin:end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +98,35 @@ class Builder:
     load: Load
     what: list[int] = field(default_factory=list)
     base: list[float] = field(default_factory=list)
+    parts: list[int] = field(default_factory=list)
+    layer: int = -1
 
     def batch(self) -> Batch:
-        return Batch(np.array(self.what, dtype=np.int64), np.array(self.base, dtype=np.float64))
+        what, part = np.array(self.what, dtype=np.int64), np.array(self.parts, dtype=np.int64)
+        return Batch(what, np.array(self.base, dtype=np.float64), part)
 
     def layers(self, first: int, last: int) -> None:
         for layer in range(first, last):
+            self.layer = layer
             _LAYER[self.model.style](self, layer)
+        self.layer = -1
 
     def head(self) -> None:
         """Final norm and output layer, for tokens whose logits are wanted."""
         if not self.load.n_outputs:
             return
         self.norm()
-        self.matmul(self.model.weight_output, self.model.n_vocab, self.model.n_embd, n=self.load.n_outputs)
+        model = self.model
+        self.matmul(model.weight_output, model.n_vocab, model.n_embd, role="output", n=self.load.n_outputs)
 
-    def add(self, kernel: KernelClass, *, moved: float = 0.0, flops: float = 0.0, extra_ns: float = 0.0) -> None:
+    def add(
+        self, kernel: KernelClass, *, moved: float = 0.0, flops: float = 0.0, extra_ns: float = 0.0, part: int = -1
+    ) -> None:
         gpu = self.gpu
         work = max(moved / (gpu.bandwidth * gpu.efficiency), flops / (gpu.flops * gpu.gemm_efficiency)) * 1e9
         self.what.append(self.catalogue.number(kernel))
         self.base.append(gpu.small_ns + work + extra_ns)
+        self.parts.append(part)
 
     def small(self, demangled: str, category: str, width: int, *, rows: int | None = None) -> None:
         """An elementwise kernel over ``width`` floats a token."""
@@ -122,28 +152,34 @@ class Builder:
             "elementwise", width,
         )  # fmt: skip
 
-    def matmul(self, kind: str, rows: int, columns: int, *, n: int | None = None, glu: bool = False) -> None:
+    def matmul(self, kind: str, rows: int, columns: int, *, role: str, n: int | None = None, glu: bool = False) -> None:
         """Weights of ``rows`` × ``columns`` times ``n`` tokens; ``glu``: gate and up in one fused kernel."""
         n = self.load.n_tokens if n is None else n
+        size = round(rows * columns * BITS[kind] / 8) * (2 if glu else 1)
+        part = self.catalogue.part(Part(role, self.layer, size))
         moved = rows * columns * BITS[kind] / 8 * (2 if glu else 1) + 4.0 * n * (rows + columns)
         flops = 2.0 * rows * columns * n * (2 if glu else 1)
         if kind in ("F16", "F32"):
-            self._matmul_float(kind, rows, columns, n, moved=moved, flops=flops)
+            self._matmul_float(kind, rows, columns, n, moved=moved, flops=flops, part=part)
         elif n <= _VECTOR_BATCH:
-            self._matmul_vector(kind, rows, columns, n, moved, fused=glu)
+            self._matmul_vector(kind, rows, columns, n, moved, fused=glu, part=part)
         else:
-            self._matmul_tiles(kind, rows, columns, n, moved=moved, flops=flops)
+            self._matmul_tiles(kind, rows, columns, n, moved=moved, flops=flops, part=part)
 
-    def _matmul_vector(self, kind: str, rows: int, columns: int, n: int, moved: float, *, fused: bool) -> None:
+    def _matmul_vector(
+        self, kind: str, rows: int, columns: int, n: int, moved: float, *, fused: bool, part: int
+    ) -> None:
         quantize = "quantize_q8_1(const float *, void *, long, long, long, long, long, unsigned int, uint3)"
         self.add(
             KernelClass(quantize, "quantize_act", (-(-columns // 256), n, 1), (256, 1, 1), 22), moved=5.0 * columns
         )
         name = f"void mul_mat_vec_q<(ggml_type){TYPE_NUMBER[kind]}, (int){n}, (bool){int(fused)}, (bool)0>({_TYPES})"
         kernel = KernelClass(name, "matmul_quant", (rows, 1, 1), (32, 4, 1), 40, 384)
-        self.add(kernel, moved=moved * (1 + 0.06 * (n - 1)))
+        self.add(kernel, moved=moved * (1 + 0.06 * (n - 1)), part=part)
 
-    def _matmul_tiles(self, kind: str, rows: int, columns: int, n: int, *, moved: float, flops: float) -> None:
+    def _matmul_tiles(
+        self, kind: str, rows: int, columns: int, n: int, *, moved: float, flops: float, part: int
+    ) -> None:
         quantize = "void quantize_mmq_q8_1<(mmq_q8_1_ds_layout)1>(const float *, const int *, void *, long, long, long)"
         self.add(
             KernelClass(quantize, "quantize_act", (n, -(-columns // 512), 1), (128, 1, 1), 26), moved=5.0 * columns * n
@@ -153,12 +189,15 @@ class Builder:
         name = f"void mul_mat_q<{shape}>(const char *, const int *, const int *, const int *, float *, float *, int)"
         sms = self.gpu.sm_count
         self.add(
-            KernelClass(name, "matmul_quant", (sms, 1, 1), (32, 8, 1), 212, 0, 57_856), moved=moved, flops=flops * 1.3
-        )
+            KernelClass(name, "matmul_quant", (sms, 1, 1), (32, 8, 1), 212, 0, 57_856), moved=moved, flops=flops * 1.3,
+            part=part,
+        )  # fmt: skip
         fixup = f"void mul_mat_q_stream_k_fixup<{shape}>(const int *, const int *, float *, const float *, int, int)"
         self.add(KernelClass(fixup, "matmul_quant", (sms, 1, 1), (32, 8, 1), 40), moved=4.0 * rows * min(n, tile) / 4)
 
-    def _matmul_float(self, kind: str, rows: int, columns: int, n: int, *, moved: float, flops: float) -> None:
+    def _matmul_float(
+        self, kind: str, rows: int, columns: int, n: int, *, moved: float, flops: float, part: int
+    ) -> None:
         plain = self.model.style != "fused"
         half = "__half" if kind == "F16" else "float"
         if n <= (1 if plain else _VECTOR_BATCH):
@@ -168,7 +207,7 @@ class Builder:
                 )
             else:
                 name = f"void mul_mat_vec_f<{half}, float, (int){n}, (int)256, (bool)0, (bool)0>({_TYPES})"
-            self.add(KernelClass(name, "matmul_float", (rows, 1, 1), (256, 1, 1), 32, 0, 128), moved=moved)
+            self.add(KernelClass(name, "matmul_float", (rows, 1, 1), (256, 1, 1), 32, 0, 128), moved=moved, part=part)
             return
         convert = "void convert_unary<float, __half>(const void *, __half *, long, long, long, long, long, long)"
         self.add(
@@ -178,7 +217,8 @@ class Builder:
                    "ampere": "ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_tn",
                    "sm90": "nvjet_hsh_128x128_64x6_1x2_h_bz_TNT"}[self.gpu.family]  # fmt: skip
         grid = (-(-rows // 128), -(-n // 128), 1)
-        self.add(KernelClass(library, "matmul_float", grid, (128, 1, 1), 232, 0, 65_536), moved=moved, flops=flops)
+        kernel = KernelClass(library, "matmul_float", grid, (128, 1, 1), 232, 0, 65_536)
+        self.add(kernel, moved=moved, flops=flops, part=part)
 
     def rope(self, heads: int) -> None:
         kind = "neox" if self.model.neox else "norm"
@@ -233,8 +273,8 @@ def _attention_block(build: Builder, layer: int, *, norms: bool) -> None:
     model = build.model
     q, k, v, out = model.matrices()[:4]
     build.norm()
-    for matrix in (q, k, v):
-        build.matmul(*matrix)
+    for role, matrix in (("attn_q", q), ("attn_k", k), ("attn_v", v)):
+        build.matmul(*matrix, role=role)
     if norms:
         build.norm(heads=model.n_head)
         build.norm(heads=model.n_head_kv)
@@ -242,7 +282,7 @@ def _attention_block(build: Builder, layer: int, *, norms: bool) -> None:
     build.rope(model.n_head_kv)
     build.store_kv()
     build.attention(layer)
-    build.matmul(*out)
+    build.matmul(*out, role="attn_output")
 
 
 def _layer_fused(build: Builder, layer: int) -> None:
@@ -255,16 +295,18 @@ def _layer_fused(build: Builder, layer: int) -> None:
         build.add(
             KernelClass(f"{router}({_TYPES})", "matmul_float", (model.n_expert, 1, 1), (128, 1, 1), 32),
             moved=4.0 * model.n_expert * model.n_embd,
+            part=build.catalogue.part(Part("ffn_gate_inp", layer, 4 * model.n_expert * model.n_embd)),
         )
         build.small(f"void topk_moe_cuda<(int){model.n_expert}, (bool)1>(const float *, float *, int *)", "moe", 128)
-    gate, _, down = model.matrices()[4:]
+    gate, up, down = model.matrices()[4:]
+    shared = "_shexp" if model.n_expert else ""  # beside the experts, which are elsewhere
     if build.load.n_tokens <= _VECTOR_BATCH:
-        build.matmul(*gate, glu=True)
+        build.matmul(*gate, role=f"ffn_gate{shared} + ffn_up{shared}", glu=True)
     else:
-        build.matmul(*gate)
-        build.matmul(*gate)
+        build.matmul(*gate, role=f"ffn_gate{shared}")
+        build.matmul(*up, role=f"ffn_up{shared}")
         build.gated(model.n_ff)
-    build.matmul(*down)
+    build.matmul(*down, role=f"ffn_down{shared}")
     build.binary("add", model.n_embd)
 
 
@@ -274,11 +316,11 @@ def _layer_plain(build: Builder, layer: int) -> None:
     build.binary("add", model.n_embd)
     build.norm()
     gate, up, down = model.matrices()[4:]
-    build.matmul(*gate)
-    build.matmul(*up)
+    build.matmul(*gate, role="ffn_gate")
+    build.matmul(*up, role="ffn_up")
     build.small("silu_f32(const float *, float *, int)", "activation", model.n_ff)
     build.binary("mul", model.n_ff)
-    build.matmul(*down)
+    build.matmul(*down, role="ffn_down")
     build.binary("add", model.n_embd)
 
 
@@ -289,11 +331,11 @@ def _layer_gemma3(build: Builder, layer: int) -> None:
     build.binary("add", model.n_embd)
     build.norm()
     gate, up, down = model.matrices()[4:]
-    build.matmul(*gate)
-    build.matmul(*up)
+    build.matmul(*gate, role="ffn_gate")
+    build.matmul(*up, role="ffn_up")
     build.small("void unary_op_kernel<&op_gelu, float>(const float *, float *, int)", "activation", model.n_ff)
     build.binary("mul", model.n_ff)
-    build.matmul(*down)
+    build.matmul(*down, role="ffn_down")
     build.norm()
     build.binary("add", model.n_embd)
 

@@ -452,6 +452,28 @@ def kernel_facts(facts: Facts) -> tuple[list[Json], list[Json]]:
     return _by_total(names), _by_total(categories)
 
 
+def role_facts(facts: Facts) -> list[Json]:
+    """Matrix kernels of decode steps by the tensor that they multiply with: sums over all layers, and by layer."""
+    ops = facts.layout.ops
+    world = facts.layout.world
+    decode = np.array([step.n_tokens if step.phase == "decode" else 0 for step in world.steps] + [0])
+    batch = decode[ops["step"]]
+    which = (ops["type"] == w.KERNEL) & (ops["part"] >= 0) & (batch > 0)
+    mine, batch = take(ops, which), batch[which]
+    took = mine["end"] - mine["start"]
+    rows: dict[tuple[int, str], Json] = {}
+    for n_tokens, part in np.unique(np.stack([batch, mine["part"]]), axis=1).T.tolist():
+        own = (batch == n_tokens) & (mine["part"] == part)
+        what, count, total = world.kernels.catalogue.parts[part], int(own.sum()), int(took[own].sum())
+        row = rows.setdefault((n_tokens, what.role), {
+            "n_tokens": n_tokens, "role": what.role, "count": 0, "total_ns": 0, "bytes": 0, "layers": {},
+        })  # fmt: skip
+        row["count"], row["total_ns"] = row["count"] + count, row["total_ns"] + total
+        row["bytes"] += count * what.bytes
+        row["layers"][str(what.layer)] = total
+    return sorted(rows.values(), key=lambda row: (row["n_tokens"], -row["total_ns"], row["role"]))
+
+
 def _by_total(rows: list[Json]) -> list[Json]:
     return sorted(rows, key=lambda row: (-row["total_ns"], row.get("name") or row.get("category")))
 
@@ -679,6 +701,7 @@ def build(layout: Layout, *, provenance: Json, full: bool = True) -> Json:
             document["windows"][kind] |= _window(facts, window)
     if full:
         document["verdict"] = verdict_facts(facts, found.get("steady", found["gpu"]))
+        document["roles"] = role_facts(facts)
         document["steps"] = _steps(facts, document["verdict"].get("gpu"), found["all"])
     return document
 

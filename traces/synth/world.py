@@ -36,7 +36,7 @@ PURPOSES: Final = ("weights", "input", "logits", "weights_streamed", "split", "o
 WHOLE_CONTEXT: Final = 4_294_967_295
 
 OPS: Final = (
-    "start", "end", "proc", "device", "gpu", "context", "stream", "corr", "type", "what", "bytes", "node",
+    "start", "end", "proc", "device", "gpu", "context", "stream", "corr", "type", "what", "part", "bytes", "node",
     "api_start", "api_end", "thread", "step", "purpose", "src", "dst", "src_device", "dst_device",
 )  # fmt: skip
 API: Final = ("start", "end", "proc", "thread", "corr", "name", "role", "device", "stream", "step", "capture")

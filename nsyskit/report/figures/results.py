@@ -19,6 +19,7 @@ from nsyskit.analysis.launch import LaunchResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -161,6 +162,28 @@ def _depth(result: DepthResult) -> go.Figure:
     unit = "decode steps since the last prompt" if result.basis == "since_prefill" else "tokens in context"
     laid_out(drawn, rows=10, x=unit, y="ms per step", legend=len(drawn.data))
     return drawn.update_yaxes(rangemode="tozero")
+
+
+@figure.register
+def _roles(result: RolesResult) -> go.Figure:
+    """Time of a step's matrix kernels, a bar a layer, a colour a tensor."""
+    drawn = go.Figure()
+    inside = result.cells.filter(pl.col("layer").is_not_null())
+    for at, role in enumerate(inside["role"].unique(maintain_order=True)):
+        rows = inside.filter(pl.col("role") == role)
+        drawn.add_bar(
+            x=rows["layer"].to_list(),
+            y=(rows["ns"] / 1e3).to_list(),
+            name=role,
+            marker_color=SERIES_COLORS[at % len(SERIES_COLORS)],
+            customdata=[[row["type"] or "cache", _rate(row)] for row in rows.iter_rows(named=True)],
+            hovertemplate="layer %{x}: %{y:.1f} µs, %{customdata[0]}, %{customdata[1]}<extra>%{fullData.name}</extra>",
+        )
+    return laid_out(drawn, rows=10, x="layer", y="µs a step", legend=len(drawn.data), barmode="stack")
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    return "–" if row["gb_per_s"] is None else f"{row['gb_per_s']:.1f} GB/s"
 
 
 def _points(rows: pl.DataFrame, window: Window) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
 from nsyskit.analysis.program import ProgramResult, ProgramRow
+from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -125,6 +126,25 @@ class Sections:
         ]
         rows = table("Decode steps against depth", result.bins, columns)
         return join([*told, self.drawn(name, figure(result), "Milliseconds per step against depth"), rows])
+
+    @block.register
+    def _roles(self, result: RolesResult, name: str) -> Html:
+        if result.why_none is not None:
+            return _note(f"Tensors are not told apart: {result.why_none}.")
+        rate = [
+            ns("a step", "ns"),
+            size("bytes", "bytes"),
+            _figure("GB/s", "gb_per_s", ".1f"),
+            share("of peak", "share_of_peak"),
+        ]
+        told = f"Mean of {result.steps:,} decode steps of {result.batch}; {result.others:,} more are not shown."
+        kinds = [words("tensor", lambda row: row["role"]), words("format", lambda row: row["types"] or "–")]
+        by_role = table("Matrices by tensor", result.roles, [*kinds, share("of matrices", "share"), *rate])
+        layer = Column("layer", lambda row: row["layer"], str)
+        one = [layer, words("tensor", lambda row: row["role"]), words("format", lambda row: row["type"] or "–")]
+        by_cell = table("Matrices by layer and tensor", result.cells, [*one, *rate])
+        plot = self.drawn(name, figure(result), "Time of a step's matrix kernels by layer and tensor")
+        return join([tag("p", text(told)), by_role, plot, by_cell])
 
     @block.register
     def _program(self, result: ProgramResult, name: str) -> Html:  # noqa: ARG002
