@@ -25,8 +25,8 @@ def render_csv(report: Report) -> str:
     if not tables:
         raise UsageError("there is no table to write", hint="ask for sums, copies, devices, threads or gaps with -a")
     if len(tables) == 1:
-        return _csv(next(iter(tables.values())))
-    return "\n".join(f"# {name}\n{_csv(rows)}" for name, rows in tables.items())
+        return csv_text(next(iter(tables.values())))
+    return "\n".join(f"# {name}\n{csv_text(rows)}" for name, rows in tables.items())
 
 
 def _table(value: Any) -> list[dict[str, Any]]:
@@ -46,7 +46,8 @@ def _flat(row: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return cells
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as one CSV table, safe to open in a spreadsheet."""
     out = StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(out, columns, lineterminator="\n")
