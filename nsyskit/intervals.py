@@ -19,6 +19,8 @@ SPAN: Final = {"start_ns": pl.Int64, "end_ns": pl.Int64}
 """Schema of a frame of bare intervals."""
 
 _start, _end = pl.col("start_ns"), pl.col("end_ns")
+_MANY: Final = 4_096
+"""From so many instants on, walking two sorted columns beats searching."""
 
 
 def span(start_ns: int, end_ns: int) -> pl.DataFrame:
@@ -78,11 +80,9 @@ def intersect(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
     if rows.is_empty() or merged.is_empty():
         return rows.clear()
     starts, ends = merged.get_column("start_ns"), merged.get_column("end_ns")
-    first = ends.search_sorted(rows.get_column("start_ns"), side="right")
-    stop = starts.search_sorted(rows.get_column("end_ns"), side="left")
-    places = rows.with_columns(_signed(first).alias("_first"), _signed(stop).alias("_stop")).filter(
-        pl.col("_first") < pl.col("_stop")
-    )
+    first = count_upto(ends, rows.get_column("start_ns"))
+    stop = count_before(starts, rows.get_column("end_ns"))
+    places = rows.with_columns(first.alias("_first"), stop.alias("_stop")).filter(pl.col("_first") < pl.col("_stop"))
     # Most rows meet one piece; making lists for them would cost more than all the rest.
     several = places.get_column("_stop") - places.get_column("_first") > 1
     if several.any():
@@ -95,6 +95,24 @@ def intersect(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
         .drop("_first", "_stop")
         .filter(_start < _end)
     )
+
+
+def split(rows: pl.DataFrame, merged: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What one merged frame shares with another, and what is left of it: both merged, ``start_ns end_ns``.
+
+    As `intersect` and `subtract`, for little more than the price of one.
+    """
+    inside = intersect(rows, merged).select(_start, _end)
+    if inside.is_empty():
+        return inside, rows.select(_start, _end)
+    # What is left begins where a row begins or a shared piece ends, and ends where one begins or a row ends.
+    starts = _merged_sorted(rows.get_column("start_ns"), inside.get_column("end_ns"))
+    ends = _merged_sorted(inside.get_column("start_ns"), rows.get_column("end_ns"))
+    return inside, pl.DataFrame([starts.alias("start_ns"), ends.alias("end_ns")]).filter(_start < _end)
+
+
+def _merged_sorted(one: pl.Series, other: pl.Series) -> pl.Series:
+    return one.to_frame("at").merge_sorted(other.to_frame("at"), key="at").get_column("at")
 
 
 def subtract(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
@@ -150,9 +168,8 @@ def sweep(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFra
 
 def count_at(points: pl.Series, frame: pl.DataFrame) -> pl.Series:
     """How many rows are open at each instant of ``points``: Int64, in their order."""
-    begun = frame.get_column("start_ns").sort().search_sorted(points, side="right")
-    ended = frame.get_column("end_ns").sort().search_sorted(points, side="right")
-    return (_signed(begun) - _signed(ended)).alias("open")
+    begun = count_upto(frame.get_column("start_ns").sort(), points)
+    return (begun - count_upto(frame.get_column("end_ns").sort(), points)).alias("open")
 
 
 def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
@@ -161,7 +178,7 @@ def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
     ``intervals`` are disjoint, in any order; the index counts them as they are given.
     """
     rows = intervals.select(pl.int_range(pl.len()).alias("row"), _start, _end).filter(_start < _end).sort("start_ns")
-    found = _signed(rows.get_column("start_ns").search_sorted(points, side="right")).alias("found") - 1
+    found = count_upto(rows.get_column("start_ns"), points).alias("found") - 1
     at = pl.DataFrame([points.alias("point"), found])
     # A negative index would count from the end of the frame.
     at = at.with_columns(pl.when(pl.col("found") >= 0).then("found"))
@@ -175,13 +192,30 @@ def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
 def _covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
     """How many ns of a merged frame lie before each instant."""
     rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
-    found = _signed(rows.get_column("start_ns").search_sorted(instants, side="right")).alias("found") - 1
+    found = count_upto(rows.get_column("start_ns"), instants).alias("found") - 1
     at = pl.DataFrame([instants.alias("instant"), found]).with_columns(pl.when(pl.col("found") >= 0).then("found"))
     at = at.with_columns(pl.lit(rows.get_column(name)).gather("found").alias(name) for name in ("end_ns", "total"))
     unfinished = (_end - pl.col("instant")).clip(lower_bound=0)
     return at.select((pl.col("total") - unfinished).fill_null(0).alias("before")).get_column("before")
 
 
-def _signed(found: pl.Series | int) -> pl.Series:
-    """What ``search_sorted`` gave, as signed numbers: its own are unsigned and would wrap below zero."""
-    return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64)
+def count_upto(values: pl.Series, instants: pl.Series) -> pl.Series:
+    """How many of the sorted ``values`` are at or before each instant: Int64, in the order of ``instants``."""
+    return _count(values, instants, at_too=True)
+
+
+def count_before(values: pl.Series, instants: pl.Series) -> pl.Series:
+    """How many of the sorted ``values`` are before each instant: Int64, in the order of ``instants``."""
+    return _count(values, instants, at_too=False)
+
+
+def _count(values: pl.Series, instants: pl.Series, *, at_too: bool) -> pl.Series:
+    if len(instants) < _MANY or instants.null_count() or not instants.is_sorted():
+        found = values.search_sorted(instants, side="right" if at_too else "left")
+        # its own counts are unsigned and would wrap below zero
+        return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64)
+    # Two sorted columns are walked side by side in a third of the time that as many binary searches take.
+    left = pl.DataFrame([instants.alias("at").set_sorted()])
+    right = pl.DataFrame([values.alias("at").set_sorted(), pl.int_range(1, len(values) + 1, eager=True).alias("count")])
+    found = left.join_asof(right, on="at", strategy="backward", allow_exact_matches=at_too).get_column("count")
+    return found.fill_null(0)

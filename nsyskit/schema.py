@@ -4,6 +4,9 @@ Times are Int64 nanoseconds in the trace's clock; a row covers ``[start_ns, end_
 operating system's. ``*_id`` columns named ``name_id``, ``symbol_id``, … refer to ``strings``. Rows of event tables are
 sorted by ``start_ns``, then ``end_ns``, then by their order in the file.
 
+Ids are as narrow as CUPTI and nsys count them (32 bits): with ten million rows a column, width is memory and time. A
+correlation id that no call can have is null.
+
 A column is either *core*, read whenever its table is, or *wide*, read only when a query names it.
 """
 
@@ -13,7 +16,7 @@ from typing import Final
 
 import polars as pl
 
-I64, I32, STR, BOOL = pl.Int64(), pl.Int32(), pl.String(), pl.Boolean()
+I64, I32, U32, STR, BOOL = pl.Int64(), pl.Int32(), pl.UInt32(), pl.String(), pl.Boolean()
 Columns = dict[str, pl.DataType]
 
 MEMORY_KINDS: Final = ("pageable", "pinned", "device", "array", "managed", "unknown")
@@ -28,12 +31,12 @@ Label = pl.Enum(list(COPY_LABELS))
 Memory = pl.Enum(list(MEMORY_KINDS))
 
 _SPAN: Final[Columns] = {"start_ns": I64, "end_ns": I64}
-_GPU_OP: Final[Columns] = _SPAN | {"pid": I32, "device": I32, "context": I64, "stream": I64, "correlation_id": I64}
+_GPU_OP: Final[Columns] = _SPAN | {"pid": I32, "device": I32, "context": U32, "stream": U32, "correlation_id": U32}
 
 TABLES: Final[dict[str, Columns]] = {
     # GPU side. `device` is the CUDA ordinal within the process; `graph_node_id` is set in node-level graph traces.
     "kernels": _GPU_OP | {
-        "name_id": I64, "short_name_id": I64, "graph_node_id": I64,
+        "name_id": I32, "short_name_id": I32, "graph_node_id": I64,
         "grid_x": I64, "grid_y": I64, "grid_z": I64, "block_x": I64, "block_y": I64, "block_z": I64,
         "registers": I64, "shared_static_bytes": I64, "shared_dynamic_bytes": I64,
     },
@@ -46,27 +49,27 @@ TABLES: Final[dict[str, Columns]] = {
     "graphs": _GPU_OP | {"graph_id": I64, "graph_exec_id": I64},
     # Host side. `duplicate` marks backtrace copies of calls (eventClass 67): counted in sums as nsys does, only there.
     "api_calls": _SPAN | {
-        "pid": I32, "tid": I32, "correlation_id": I64, "name_id": I64, "duplicate": BOOL,
+        "pid": I32, "tid": I32, "correlation_id": U32, "name_id": I32, "duplicate": BOOL,
         "callchain_id": I64, "return_value": I64,
     },
     # What a synchronizing call waited for; stream 4294967295 is the whole context. Holds queries and stream waits too.
     "syncs": _GPU_OP | {"event_id": I64},
-    "os_calls": _SPAN | {"pid": I32, "tid": I32, "name_id": I64, "callchain_id": I64},
+    "os_calls": _SPAN | {"pid": I32, "tid": I32, "name_id": I32, "callchain_id": I64},
     # `style` is PushPop, StartEnd, … for ranges; `text` carries the domain before a colon unless it is the default one.
     "nvtx": _SPAN | {"pid": I32, "tid": I32, "style": STR, "text": STR},
-    "overheads": _SPAN | {"pid": I32, "tid": I32, "name_id": I64},
+    "overheads": _SPAN | {"pid": I32, "tid": I32, "name_id": I32},
     # CPU samples and context switches are instants.
     "samples": {"start_ns": I64, "pid": I32, "tid": I32, "sample_id": I64},
     "sched": {"start_ns": I64, "pid": I32, "tid": I32, "cpu": I64, "is_in": BOOL},
     # Frames of a chain, `depth` 0 innermost.
-    "sample_chains": {"chain_id": I64, "depth": I64, "symbol_id": I64, "module_id": I64},
-    "os_chains": {"chain_id": I64, "depth": I64, "symbol_id": I64, "module_id": I64},
-    "api_chains": {"chain_id": I64, "depth": I64, "symbol_id": I64, "module_id": I64},
+    "sample_chains": {"chain_id": I64, "depth": I64, "symbol_id": I32, "module_id": I32},
+    "os_chains": {"chain_id": I64, "depth": I64, "symbol_id": I32, "module_id": I32},
+    "api_chains": {"chain_id": I64, "depth": I64, "symbol_id": I32, "module_id": I32},
     # Facts.
-    "strings": {"string_id": I64, "value": STR},
-    "thread_names": {"pid": I32, "tid": I32, "name_id": I64},
+    "strings": {"string_id": I32, "value": STR},
+    "thread_names": {"pid": I32, "tid": I32, "name_id": I32},
     "diagnostics": {"start_ns": I64, "severity": STR, "text": STR},
-    "streams_text": {"pid": I32, "name_id": I64, "content_id": I64},
+    "streams_text": {"pid": I32, "name_id": I32, "content_id": I32},
 }  # fmt: skip
 
 WIDE: Final[dict[str, frozenset[str]]] = {

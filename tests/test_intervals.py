@@ -35,6 +35,15 @@ def merged(instants_: set[int]) -> list[tuple[int, int]]:
     return list(zip(starts, ends, strict=True))
 
 
+@pytest.fixture(autouse=True, scope="module", params=[0, 4_096], ids=["walked", "searched"])
+def both_ways_of_counting(request):
+    """Sorted columns are walked side by side or searched, by their size: both are tested on small ones."""
+    usual = iv._MANY
+    iv._MANY = request.param
+    yield
+    iv._MANY = usual
+
+
 # --- by hand
 
 
@@ -225,6 +234,7 @@ def test_intersect_and_subtract_of_merged_sets(first, second):
     ours, theirs = frame(*merged(a)), frame(*merged(b))
     assert iv.intersect(ours, theirs).rows() == merged(a & b)
     assert iv.subtract(ours, theirs).rows() == merged(a - b)
+    assert [part.rows() for part in iv.split(ours, theirs)] == [merged(a & b), merged(a - b)]
 
 
 @given(spans, spans)

@@ -14,10 +14,12 @@ from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, api_names, call_classes, gpu_ops
-from nsyskit.intervals import clip, complement, intersect, span, subtract, union
+from nsyskit.intervals import clip, complement, count_before, intersect, span, split, subtract, union
+from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
 CAUSES: Final = ("unknown", "peer", "dispatch", "submit", "sync", "cuda", "profiler", "blocked", "os", "host")
+OsClass = pl.Enum(["blocked", "os"])
 _PROFILER_WORDS: Final = "(?i)flush|overhead|buffer"
 _SPAN: Final = ("start_ns", "end_ns")
 
@@ -25,7 +27,7 @@ _SPAN: Final = ("start_ns", "end_ns")
 @once_per_trace
 def idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     """The instants of the window at which the GPU did nothing: cause -> merged ``start_ns end_ns``."""
-    whole = _whole(trace)
+    whole = whole_window(trace)
     drivers = _drivers(trace, use, window)
     inside = whole.start_ns <= window.start_ns and window.end_ns <= whole.end_ns and window != whole
     if not inside or _needs_window(trace, use) or not drivers.equals(_drivers(trace, use, whole)):
@@ -35,7 +37,8 @@ def idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Dat
     return {cause: clip(instants, window.start_ns, window.end_ns) for cause, instants in causes.items()}
 
 
-def _whole(trace: Trace) -> Window:
+@once_per_trace
+def whole_window(trace: Trace) -> Window:
     """From the first row of calls and operations to the last."""
     spans = pl.concat([frame.select(_SPAN) for frame in (api_calls(trace), gpu_ops(trace))])
     return Window("all", int(spans["start_ns"].min() or 0), int(spans["end_ns"].max() or 0))  # type: ignore[arg-type]
@@ -55,8 +58,7 @@ def _idle_by_cause(trace: Trace, use: GpuUse, window: Window, drivers: pl.DataFr
     left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
     parts = {}
     for cause, layer in _layers(trace, use, window, left, drivers):
-        parts[cause] = layer if layer.is_empty() else union(intersect(left, layer))
-        left = left if layer.is_empty() else subtract(left, layer)
+        parts[cause], left = split(left, layer)
     return parts | {"host": left}
 
 
@@ -65,11 +67,10 @@ def _layers(
 ) -> list[tuple[str, pl.DataFrame]]:
     """Every cause but the last, in order, as merged instants of the window."""
     calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
-    calls = clip(_of_threads(calls, drivers), window.start_ns, window.end_ns)
+    calls = clip(_of_threads(calls, drivers).select(*_SPAN, "class"), window.start_ns, window.end_ns)
     os_calls = clip(_of_threads(classified_os_calls(trace), drivers), window.start_ns, window.end_ns)
-    pending = _pending(trace, use, window)
-    layers = [("unknown", _unknown(trace, use, window, idle, calls))]
-    layers += [("peer", _peer(trace, use, pending)), ("dispatch", union(pending))]
+    layers = [("unknown", _unknown(trace, use, window, idle, calls)), ("peer", _peer(trace, use, window))]
+    layers += [("dispatch", _dispatch(trace, use, window, idle))]
     layers += [(part, union(calls.filter(pl.col("class") == part))) for part in ("submit", "sync", "cuda")]
     layers += [("profiler", union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns)))]
     layers += [(part, union(os_calls.filter(pl.col("class") == part))) for part in ("blocked", "os")]
@@ -82,8 +83,10 @@ def classified_os_calls(trace: Trace) -> pl.DataFrame:
     calls = trace.os_calls.collect()
     names = strings_of(trace, calls["name_id"]).rename({"string_id": "name_id", "value": "name"})
     classes = classify_calls(names, "os").select("name_id", "class")
-    return calls.join(classes, on="name_id", how="left", maintain_order="left").with_columns(
-        pl.col("class").fill_null("os")
+    return calls.with_columns(
+        pl.col("name_id")
+        .replace_strict(classes["name_id"], classes["class"].cast(OsClass), default="os", return_dtype=OsClass)
+        .alias("class")
     )
 
 
@@ -94,6 +97,24 @@ def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
     return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
 
 
+def _dispatch(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> pl.DataFrame:
+    """Instants at which an operation was handed over and had not begun, as far as they lie in ``idle``; merged.
+
+    No operation begins inside a gap, so what is pending there is what begins at its end or later, and a gap is pending
+    from the first end of a call that handed over any of these.
+    """
+    ops = ops_of(trace, use)
+    begins = ops["start_ns"]
+    if (begins == ops["end_ns"]).any():  # an operation that took no time may begin inside a gap
+        return union(_pending(trace, use, window))
+    first_handed_over = ops["call_end_ns"].fill_null(LATEST_NS).cum_min(reverse=True)
+    gaps = idle.with_columns(after=count_before(begins, idle["end_ns"])).filter(pl.col("after") < len(begins))
+    since = first_handed_over.gather(gaps["after"])
+    return gaps.select(pl.max_horizontal("start_ns", since).alias("start_ns"), "end_ns").filter(
+        pl.col("start_ns") < pl.col("end_ns")
+    )
+
+
 def _pending(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
     """Operations handed over but not begun: from the end of the call to the start on the GPU, with ``pid``."""
     waits = ops_of(trace, use).filter(pl.col("call_end_ns") < pl.col("start_ns"))
@@ -101,8 +122,11 @@ def _pending(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
     return clip(waits, window.start_ns, window.end_ns)
 
 
-def _peer(trace: Trace, use: GpuUse, pending: pl.DataFrame) -> pl.DataFrame:
+def _peer(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
     """Pending while another GPU that the same process feeds is busy."""
+    if len(gpu_uses(trace)) == 1:
+        return span(0, 0)
+    pending = _pending(trace, use, window)
     pieces = []
     for pid in use.pids:
         others = [other for other in gpu_uses(trace) if other != use and pid in other.pids]
@@ -141,7 +165,7 @@ def lost_graph_launches(trace: Trace, pids: tuple[int, ...]) -> pl.DataFrame:
     if graph_names.is_empty():
         return api_calls(trace).clear().select("start_ns", "end_ns", "pid", "tid")
     calls = api_calls(trace).with_row_index("call").with_columns(
-        pl.col("call").cast(pl.Int64), call_classes(trace).alias("class")
+        call_classes(trace).alias("class")
     ).filter(pl.col("pid").is_in(pids))  # fmt: skip
     launches = calls.join(graph_names.select("name_id"), on="name_id", how="semi", maintain_order="left")
     recorded = gpu_ops(trace)["call"].drop_nulls().unique()

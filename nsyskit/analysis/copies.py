@@ -8,8 +8,8 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import blocking_copies, op_calls
-from nsyskit.analysis.steps import find_steps, step_at
+from nsyskit.analysis.pairing import ROW, blocking_copies, op_calls
+from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
@@ -58,7 +58,7 @@ def memory_operations(trace: Trace) -> pl.DataFrame:
     rows = blocking_copies(trace)["row"].implode()
     moved = trace.memcpys.select(
         "start_ns", "end_ns", "bytes", pl.col("label").cast(pl.String), memory=_host_side(),
-        blocking=pl.int_range(pl.len(), dtype=pl.Int64).is_in(rows),
+        blocking=pl.int_range(pl.len(), dtype=ROW).is_in(rows),
     ).collect()  # fmt: skip
     filled = trace.memsets.select(
         "start_ns", "end_ns", "bytes", pl.lit("memset").alias("label"), pl.col("memory").cast(pl.String),
@@ -104,11 +104,11 @@ def copy_purposes(trace: Trace) -> pl.DataFrame:
     inputs; ``logits``: DtoH after a step's last launch, a multiple of 4 bytes times the vocabulary; ``split``: between
     GPUs; ``weights_streamed``: uploads of a MB and more within a step that are no inputs.
     """
-    copies = op_calls(trace).filter(pl.col("kind") == "memcpy")
+    ops = op_calls(trace).select("kind", "row", op_steps(trace), at=pl.coalesce("call_start_ns", "start_ns"))
+    copies = ops.filter(pl.col("kind") == "memcpy").drop("kind")
     facts = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()[copies["row"]]
     found = find_steps(trace)
-    at = copies.with_columns(start_ns=pl.coalesce("call_start_ns", "start_ns"))
-    rows = copies.select("row", "call").hstack(facts).with_columns(step_at(trace, at), at=at["start_ns"])
+    rows = copies.hstack(facts)
     if found.steps.is_empty():
         return rows.select("row", "label", "bytes", "step", purpose=pl.lit("other"))
     first = int(found.steps["begin_ns"].min())  # type: ignore[arg-type]

@@ -8,12 +8,12 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import CAUSES, idle_by_cause
+from nsyskit.analysis.causes import CAUSES, idle_by_cause, whole_window
 from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, intersect, length, subtract, union
+from nsyskit.intervals import clip, covered_ns, length, span, split, union
 from nsyskit.trace import Trace, Window
 
 BUSY_PARTS: Final = ("kernel", "graph", "memcpy", "memset")
@@ -73,25 +73,46 @@ def devices(trace: Trace, *, window: Window | None = None) -> DevicesResult:
 @once_per_trace
 def device_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     """Every part of a GPU's window as merged instants: ``BUSY_PARTS`` and ``CAUSES``, disjoint, together the window."""
+    whole = whole_window(trace)
+    if window != whole and whole.start_ns <= window.start_ns and window.end_ns <= whole.end_ns:
+        busy = {part: device_pieces(trace, use, whole)[part] for part in BUSY_PARTS}
+        pieces = {part: clip(frame, window.start_ns, window.end_ns) for part, frame in busy.items()}
+        return pieces | idle_by_cause(trace, use, window)
     ops = clip(ops_of(trace, use).select("start_ns", "end_ns", "kind"), window.start_ns, window.end_ns)
     pieces, covered = {}, ops.clear().select("start_ns", "end_ns")
     for kind in BUSY_PARTS:
         own = union(ops.filter(pl.col("kind") == kind))
-        pieces[kind] = own if covered.is_empty() else subtract(own, covered)
-        covered = own if covered.is_empty() else union(pl.concat([covered, own]))
+        pieces[kind] = own if covered.is_empty() else split(own, covered)[1]
+        if not pieces[kind].is_empty():
+            covered = pieces[kind] if covered.is_empty() else union(pl.concat([covered, pieces[kind]]))
     return pieces | idle_by_cause(trace, use, window)
+
+
+@once_per_trace
+def _kernels_overlap(trace: Trace, use: GpuUse) -> bool:
+    kernels = _kernels(trace, use)
+    return length(kernels) != length(union(kernels))
+
+
+def _kernels(trace: Trace, use: GpuUse) -> pl.DataFrame:
+    return ops_of(trace, use).select("start_ns", "end_ns", "kind").filter(pl.col("kind") == "kernel").drop("kind")
+
+
+def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:
+    """By how much the durations of kernels exceed the time that kernels ran."""
+    if not _kernels_overlap(trace, use):
+        return 0
+    kernels = _kernels(trace, use)
+    return int(covered_ns(kernels, inside).sum()) - int(covered_ns(inside, union(kernels)).sum())
 
 
 def device_ledger(trace: Trace, use: GpuUse, window: Window, *, inside: pl.DataFrame | None = None) -> DeviceLedger:
     """The ledger of one GPU; with ``inside`` (merged, within the window) of those instants only."""
     pieces = device_pieces(trace, use, window)
-    kernels = clip(ops_of(trace, use).filter(pl.col("kind") == "kernel"), window.start_ns, window.end_ns)
-    if inside is not None:
-        pieces = {part: intersect(frame, inside) for part, frame in pieces.items()}
-        kernels = intersect(kernels.select("start_ns", "end_ns"), inside)
-    parts = {part: length(frame) for part, frame in pieces.items()}
+    looked_at = span(window.start_ns, window.end_ns) if inside is None else inside
+    parts = {part: int(covered_ns(looked_at, frame).sum()) for part, frame in pieces.items()}
     busy_ns, idle = sum(parts[part] for part in BUSY_PARTS), {cause: parts[cause] for cause in CAUSES}
-    kernel_sum_ns = length(kernels)
+    kernel_sum_ns = parts["kernel"] + _overlap_ns(trace, use, looked_at)
     return DeviceLedger(
         use=use,
         window=window,

@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, api_names, calls_of, gpu_ops, op_calls
+from nsyskit.analysis.pairing import api_calls, api_names, gpu_ops, op_calls
 from nsyskit.trace import Trace
 
 _WAITS: Final = ("cudaStreamSynchronize", "cuStreamSynchronize", "cudaDeviceSynchronize", "cuCtxSynchronize")
@@ -103,16 +103,8 @@ def _same_as_before(rows: pl.DataFrame) -> int:
 @once_per_trace
 def lost_kernels(trace: Trace) -> Lost:
     launches = launch_calls(trace).filter(~pl.col("captured"))
-    found = _has_row(trace, launches)
+    found = launches["call"].is_in(gpu_ops(trace)["call"].drop_nulls().implode())
     last = launches.filter(found)["start_ns"].max()
     lost = launches.filter(~found)["start_ns"]
     at_end = last is not None and bool((lost > last).all()) and len(lost) > 0
     return Lost(launches.height, len(lost), at_end)
-
-
-def _has_row(trace: Trace, launches: pl.DataFrame) -> pl.Series:
-    """Whether a launch has a GPU row. Calls are told apart by their row, which ids of one process give."""
-    used = gpu_ops(trace)["call"].drop_nulls().unique()
-    if launches.is_empty():
-        return pl.Series("found", [], dtype=pl.Boolean)
-    return calls_of(trace, launches).is_in(used.implode())

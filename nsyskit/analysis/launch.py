@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, api_names, gpu_ops, op_calls
+from nsyskit.analysis.pairing import ROW, api_calls, api_names, gpu_ops, op_calls
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
@@ -93,7 +93,7 @@ def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
         raise MissingTableError("CUDA launches", hint="capture with --trace=cuda")
     window = window or default_window(trace)
     inside = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
-    pairs = launch_pairs(trace).filter(pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    pairs = launch_pairs(trace, window)
     calls = launch_calls(trace).filter(inside)
     shorter = pairs.filter(pl.col("kern_ns") < pl.col("api_ns")).height
     return LaunchResult(
@@ -111,13 +111,15 @@ def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
     )
 
 
-@once_per_trace
-def launch_pairs(trace: Trace) -> pl.DataFrame:
-    """Kernels with their launch calls: ``call call_start_ns api_ns queue_ns kern_ns total_ns`` and op columns."""
-    pairs = op_calls(trace).filter((pl.col("kind") == "kernel") & pl.col("call").is_not_null())
+def launch_pairs(trace: Trace, window: Window) -> pl.DataFrame:
+    """Kernels whose launch call starts in the window: ``call api_ns queue_ns kern_ns total_ns``."""
+    pairs = op_calls(trace).select("start_ns", "end_ns", "kind", "call", "call_start_ns", "call_end_ns")
+    launched = pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left")
+    pairs = pairs.filter((pl.col("kind") == "kernel") & launched)
     wait = pl.col("start_ns") - pl.col("call_end_ns")
     first_of_call = pl.col("call").is_first_distinct()
-    return pairs.with_columns(
+    return pairs.select(
+        "call",
         api_ns=pl.col("call_end_ns") - pl.col("call_start_ns"),
         # the wait of a replay's later nodes holds the work of its earlier ones
         queue_ns=pl.when((wait >= 0) & first_of_call).then(wait),
@@ -128,7 +130,7 @@ def launch_pairs(trace: Trace) -> pl.DataFrame:
 
 def _graph_health(trace: Trace, window: Window) -> GraphHealth:
     names = api_names(trace)
-    calls = api_calls(trace).select("start_ns", "name_id").with_columns(call=pl.int_range(pl.len(), dtype=pl.Int64))
+    calls = api_calls(trace).select("start_ns", "name_id", call=pl.int_range(pl.len(), dtype=ROW))
     calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
     by_kind = {
         kind: calls.join(names.filter(pl.col("base_name").str.contains(pattern)), on="name_id", how="semi")

@@ -15,16 +15,17 @@ LAUNCH: Final = "^(cuda|cu)Launch"
 GRAPH_LAUNCH: Final = "^(cuda|cu)GraphLaunch"
 
 
-@once_per_trace
 def calls_named(trace: Trace, pattern: str) -> pl.DataFrame:
-    """The rows of ``api_calls`` whose base name matches a regular expression."""
-    names = api_names(trace).filter(pl.col("base_name").str.contains(pattern)).select("name_id")
-    return api_calls(trace).join(names, on="name_id", how="semi", maintain_order="left")
+    """The rows of ``api_calls`` whose base name matches a regular expression: ``start_ns end_ns pid tid call``."""
+    names = api_names(trace).filter(pl.col("base_name").str.contains(pattern))["name_id"]
+    calls = api_calls(trace)
+    rows = calls.select(pl.arg_where(pl.col("name_id").is_in(names.implode())).alias("call")).to_series()
+    return calls.select(pl.col("start_ns", "end_ns", "pid", "tid").gather(rows)).with_columns(rows)
 
 
 @once_per_trace
 def launch_calls(trace: Trace) -> pl.DataFrame:
-    """Kernel launch calls: ``start_ns end_ns pid tid captured`` (whether they only recorded into a graph)."""
+    """Kernel launch calls: ``start_ns end_ns pid tid call captured`` (whether they only recorded into a graph)."""
     calls = calls_named(trace, LAUNCH)
     recordings = captures(trace)
     if recordings.is_empty():

@@ -13,10 +13,11 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.gpus import gpu_uses, ops_of
+from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.hotspots import kernel_facts
+from nsyskit.analysis.pairing import op_calls
 from nsyskit.analysis.step_costs import busiest, step_rows
-from nsyskit.analysis.steps import find_steps, step_at
+from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
 from nsyskit.schema import Columns
@@ -101,12 +102,13 @@ def _ambiguous(window: Window, steps: int, why: str) -> LayersResult:
 
 def _kernels(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
     """Kernels of a sample of steps on the busiest GPU in order: ``step start_ns end_ns family category``."""
-    ops = ops_of(trace, busiest(trace)).filter(pl.col("kind") == "kernel")
     sample = rows["index"].gather_every(max(1, rows.height // _SAMPLE)).implode()
-    at = step_at(trace, ops.with_columns(start_ns=pl.coalesce("call_start_ns", "start_ns")))
-    names = trace.kernels.select("name_id").collect()["name_id"][ops["row"]]
+    columns = ["start_ns", "end_ns", "pid", "device", "kind", "row"]
+    ops = op_calls(trace).select(*columns, op_steps(trace)).filter(pl.col("step").is_in(sample))
+    ops = ops.filter((pl.col("kind") == "kernel") & busiest(trace).matches())
+    names = trace.kernels.select("name_id").collect()["name_id"].gather(ops["row"])
     facts = kernel_facts(trace).select("name_id", pl.col("family").fill_null("?"), "category")
-    own = ops.select("start_ns", "end_ns").with_columns(at, names).filter(pl.col("step").is_in(sample))
+    own = ops.select("start_ns", "end_ns", "step", names)
     return own.join(facts, on="name_id", how="left", maintain_order="left").sort(
         "step", "start_ns", maintain_order=True
     )

@@ -82,7 +82,7 @@ def _thread(trace: Trace, pid: object, tid: object, rows: pl.DataFrame, *, drive
 
 
 def _calls(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
-    sums = rows.group_by("name_id", "class").agg(
+    sums = rows.group_by("name_id", pl.col("class").cast(pl.String)).agg(
         pl.col("dur").sum().alias("total_ns"), pl.len().cast(pl.Int64).alias("count")
     )
     order = {"by": ["total_ns", "name"], "descending": [True, False]}

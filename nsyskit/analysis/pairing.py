@@ -18,6 +18,9 @@ from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
 Kind = pl.Enum(list(OP_KINDS))
+CallClass = pl.Enum(["sync", "submit", "cuda"])
+ROW: Final = pl.UInt32
+"""Type of row numbers: what Polars itself counts and gathers with."""
 _DENSE: Final = 8
 _OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id")
 
@@ -26,7 +29,9 @@ _OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream"
 def api_calls(trace: Trace) -> pl.DataFrame:
     """API calls without duplicates, by start: ``start_ns end_ns pid tid correlation_id name_id``."""
     columns = ["start_ns", "end_ns", "pid", "tid", "correlation_id", "name_id"]
-    return trace.api_calls.filter(~pl.col("duplicate")).select(columns).collect()
+    calls = trace.api_calls.select(*columns, "duplicate").collect()
+    # a filter copies every column, and hardly any trace has a row to leave out
+    return (calls.filter(~pl.col("duplicate")) if calls["duplicate"].any() else calls).select(columns)
 
 
 @once_per_trace
@@ -45,7 +50,7 @@ def gpu_ops(trace: Trace) -> pl.DataFrame:
     """
     tables = {"kernel": trace.kernels, "memcpy": trace.memcpys, "memset": trace.memsets, "graph": trace.graphs}
     frames = [
-        table.select(*_OP_COLUMNS, kind=pl.lit(kind, Kind), row=pl.int_range(pl.len(), dtype=pl.Int64)).collect()
+        table.select(*_OP_COLUMNS, kind=pl.lit(kind, Kind), row=pl.int_range(pl.len(), dtype=ROW)).collect()
         for kind, table in tables.items()
     ]
     ops = pl.concat(frames)
@@ -59,12 +64,14 @@ def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:
 
     The ids of one process are distinct among its calls; a damaged file may repeat one, then the first call counts.
     """
-    calls = api_calls(trace).select("pid", "correlation_id", call=pl.int_range(pl.len(), dtype=pl.Int64))
-    calls = calls.drop_nulls("correlation_id")
+    calls = api_calls(trace).select("pid", "correlation_id", call=pl.int_range(pl.len(), dtype=ROW))
+    if calls["correlation_id"].null_count():
+        calls = calls.drop_nulls("correlation_id")
     pids = rows["pid"].unique().drop_nulls().to_list()
-    found = pl.Series("call", [None], dtype=pl.Int64).new_from_index(0, rows.height)
+    found = pl.Series("call", [None], dtype=ROW).new_from_index(0, rows.height)
     for pid in pids:
-        own = calls.filter(pl.col("pid") == pid)
+        strangers = calls["pid"] != pid
+        own = calls.filter(pl.col("pid") == pid) if strangers.any() or strangers.null_count() else calls
         here = rows["pid"] == pid
         ids = (
             rows["correlation_id"]
@@ -89,21 +96,17 @@ def _looked_up(keys: pl.Series, values: pl.Series, wanted: pl.Series) -> pl.Seri
         return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["value"]
     table = pl.Series("value", [None], dtype=values.dtype).new_from_index(0, high - low + 1)
     table = table.scatter((keys - low).reverse(), values.reverse())  # the first of equal keys is written last
-    place = pl.select(pl.when(wanted.is_between(low, high)).then(wanted - low)).to_series()
-    return table.gather(place)
+    if wanted.null_count() or (wanted < low).any() or (wanted > high).any():
+        wanted = pl.select(pl.when(wanted.is_between(low, high)).then(wanted)).to_series()
+    return table.gather(wanted - low)
 
 
 @once_per_trace
 def op_calls(trace: Trace) -> pl.DataFrame:
     """``gpu_ops`` with their calls beside them: ``call_start_ns call_end_ns tid call_name_id``, null for orphans."""
     ops, calls = gpu_ops(trace), api_calls(trace)
-    picked = calls.select("start_ns", "end_ns", "tid", "name_id")[ops["call"].fill_null(0)] if calls.height else None
     names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid", "name_id": "call_name_id"}
-    if picked is None:
-        schema = {"call_start_ns": pl.Int64, "call_end_ns": pl.Int64, "tid": pl.Int32, "call_name_id": pl.Int64}
-        return ops.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in schema.items())
-    paired = ops["call"].is_not_null()
-    return ops.hstack(picked.rename(names)).with_columns(pl.when(paired).then(pl.col(name)) for name in names.values())
+    return ops.hstack(calls.select(pl.col(name).gather(ops["call"]).alias(new) for name, new in names.items()))
 
 
 @once_per_trace
@@ -113,13 +116,12 @@ def call_classes(trace: Trace) -> pl.Series:
     One exception to the names: a copy with a pageable host side whose call ends at or after the end of its own copy on
     the GPU has blocked, and is ``sync`` whatever its name.
     """
-    classes = api_calls(trace).select("name_id").join(
-        api_names(trace).select("name_id", "class"), on="name_id", how="left", maintain_order="left"
-    )["class"].fill_null("cuda")  # fmt: skip
+    ids, names = api_calls(trace)["name_id"], api_names(trace)
+    classes = ids.replace_strict(
+        names["name_id"], names["class"].cast(CallClass), default="cuda", return_dtype=CallClass
+    )
     blocked = blocking_copies(trace)["call"].unique()
-    if blocked.is_empty():
-        return classes
-    return classes.scatter(blocked, "sync") if classes.dtype == pl.String else classes
+    return classes if blocked.is_empty() else classes.scatter(blocked, "sync")
 
 
 @once_per_trace

@@ -11,12 +11,12 @@ import polars as pl
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import PURPOSES, copy_purposes
 from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, device_ledger, device_pieces
-from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
+from nsyskit.analysis.gpus import GpuUse, gpu_uses
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
-from nsyskit.analysis.steps import find_steps, inside_steps, step_at
+from nsyskit.analysis.steps import find_steps, inside_steps, op_steps, step_at
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
 from nsyskit.intervals import clip, covered_ns, intersect, length, union
@@ -25,6 +25,7 @@ from nsyskit.trace import Trace, Window
 PHASES: Final = ("prefill", "decode", "mixed")
 LEDGER_PARTS: Final = (*BUSY_PARTS, *CAUSES)
 COUNTS: Final = ("kernels", "launches", "graph_launches", "captures", "syncs", "copies", "bytes")
+_EVENTS: Final = ("allocations", "loads")
 _ALLOCATES: Final = "^(cuda|cu)(Malloc|Free|MemAlloc|MemFree|MemCreate)"
 _LOADS: Final = "^(cuda|cu)(Module(Load|Get)|LibraryLoad)"
 _SLOWEST: Final = 5
@@ -121,12 +122,10 @@ def busiest(trace: Trace) -> GpuUse:
 
 def _offload(trace: Trace, use: GpuUse, window: Window, inside: pl.DataFrame) -> int:
     """Idle time for the host between a step's first and last operation on one GPU."""
-    ops = ops_of(trace, use).with_columns(at=_HANDED_OVER)
-    forwards = find_steps(trace).steps.select(step="index", until="forward_end_ns")
+    ops = op_calls(trace).select("start_ns", "end_ns", "pid", "device", at=_HANDED_OVER).with_columns(op_steps(trace))
+    forward_ends = find_steps(trace).steps["forward_end_ns"]
     spans = (
-        ops.with_columns(step_at(trace, ops.with_columns(start_ns="at")))
-        .join(forwards, on="step", how="inner")
-        .filter(pl.col("at") < pl.col("until"))
+        ops.filter((pl.col("at") < pl.lit(forward_ends).gather("step")) & use.matches())
         .group_by("step")
         .agg(pl.col("start_ns").min(), pl.col("end_ns").max())
     )
@@ -145,28 +144,27 @@ def step_rows(trace: Trace) -> pl.DataFrame:
 
 
 def _counts(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
-    kernels = op_calls(trace).filter(pl.col("kind") == "kernel")
-    copies = op_calls(trace).filter(pl.col("kind") == "memcpy")
     syncs = api_calls(trace).filter(call_classes(trace) == "sync")
+    kinds = op_calls(trace)["kind"]
+    ops = {name: op_steps(trace).filter(kinds == kind) for name, kind in (("kernels", "kernel"), ("copies", "memcpy"))}
     tables = {
-        "kernels": kernels.with_columns(start_ns=_HANDED_OVER),
         "launches": launch_calls(trace).filter(~pl.col("captured")),
         "graph_launches": calls_named(trace, GRAPH_LAUNCH),
         "captures": calls_named(trace, "^(cuda|cu)StreamBeginCapture"),
         "allocations": calls_named(trace, _ALLOCATES),
         "loads": calls_named(trace, _LOADS),
         "syncs": syncs,
-        "copies": copies.with_columns(start_ns=_HANDED_OVER),
     }
-    return pl.DataFrame([_per_step(step_at(trace, table), rows.height).alias(name) for name, table in tables.items()])
+    at = ops | {name: step_at(trace, table) for name, table in tables.items()}
+    return pl.DataFrame([_per_step(at[name], rows.height).alias(name) for name in (*COUNTS[:-1], *_EVENTS)])
 
 
 def _per_step(steps_of: pl.Series, height: int, values: pl.Series | None = None) -> pl.Series:
     """How many rows, or the sum of their values, each step has."""
-    frame = pl.DataFrame(
-        {"index": steps_of, "value": values if values is not None else pl.repeat(1, len(steps_of), eager=True)}
-    )
-    sums = frame.drop_nulls("index").group_by("index").agg(pl.col("value").cast(pl.Int64).sum())
+    frame = pl.DataFrame({"index": steps_of.cast(pl.Int64)})
+    value = pl.len().cast(pl.Int64) if values is None else pl.col("value").sum()
+    frame = frame if values is None else frame.with_columns(value=values.cast(pl.Int64))
+    sums = frame.drop_nulls("index").group_by("index").agg(value=value)
     every = pl.DataFrame({"index": pl.int_range(height, eager=True)})
     return every.join(sums, on="index", how="left", maintain_order="left")["value"].fill_null(0)
 
@@ -224,15 +222,10 @@ def _quantile(values: pl.Series, share: float) -> float | None:
 @once_per_trace
 def kernel_steps(trace: Trace) -> pl.DataFrame:
     """Kernel time by step and kind of kernel: ``index category quant total_ns``."""
-    kernels = op_calls(trace).filter(pl.col("kind") == "kernel")
+    ops = op_calls(trace).select("kind", "row", index=op_steps(trace), dur=pl.col("end_ns") - pl.col("start_ns"))
     ids = trace.kernels.select("name_id").collect()["name_id"]
-    rows = pl.DataFrame(
-        {
-            "index": step_at(trace, kernels.with_columns(start_ns=_HANDED_OVER)),
-            "name_id": ids[kernels["row"]],
-            "dur": kernels["end_ns"] - kernels["start_ns"],
-        }
-    ).drop_nulls("index")
+    rows = ops.filter((pl.col("kind") == "kernel") & pl.col("index").is_not_null())
+    rows = rows.select(pl.col("index").cast(pl.Int64), pl.lit(ids).gather("row").alias("name_id"), "dur")
     summed = rows.group_by("index", "name_id").agg(pl.col("dur").sum())
     facts = kernel_facts(trace).select("name_id", "category", "quant")
     named = summed.join(facts, on="name_id", how="left")

@@ -105,7 +105,7 @@ def _calls(trace: Trace, row: Mapping[str, Any]) -> pl.DataFrame:
         & pl.col("start_ns").is_between(row["begin_ns"], row["end_ns"], "left")
     )  # fmt: skip
     took = pl.col("end_ns") - pl.col("start_ns")
-    sums = own.group_by("name_id", "class").agg(
+    sums = own.group_by("name_id", pl.col("class").cast(pl.String)).agg(
         pl.len().cast(pl.Int64).alias("count"), took.sum().alias("total_ns"), took.max().alias("max_ns")
     )
     rows = named(trace, sums, printed=printed_api_name).select("name", "class", "count", "total_ns", "max_ns")

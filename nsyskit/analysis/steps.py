@@ -27,7 +27,7 @@ from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, captures, launch_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
-from nsyskit.intervals import assign, covered_ns, union
+from nsyskit.intervals import assign, count_upto, covered_ns, union
 from nsyskit.trace import Trace
 
 Phase = Literal["prefill", "decode", "mixed"]
@@ -168,8 +168,16 @@ def step_at(trace: Trace, rows: pl.DataFrame) -> pl.Series:
         at = assign(rows["start_ns"], own.select(start_ns="begin_ns", end_ns="end_ns"))
         here = (rows["pid"] == pid) & ((rows["tid"] == tid) | (rows["tid"].is_null() & (pid in alone)))
         indices = pl.DataFrame({"at": at}).select(pl.lit(own["index"]).gather("at")).to_series()
-        result = pl.select(pl.when(here.fill_null(value=False)).then(indices).otherwise(result)).to_series()
+        here = here.fill_null(value=False)
+        result = indices if here.all() else pl.select(pl.when(here).then(indices).otherwise(result)).to_series()
     return result.alias("step")
+
+
+@once_per_trace
+def op_steps(trace: Trace) -> pl.Series:
+    """The index of the step that handed over each row of ``op_calls``, null outside of steps."""
+    ops = op_calls(trace).select("pid", "tid", start_ns=pl.coalesce("call_start_ns", "start_ns"))
+    return step_at(trace, ops).cast(pl.Int32)
 
 
 def _frame(rows: list[dict[str, object]]) -> pl.DataFrame:
@@ -207,9 +215,9 @@ def _events(trace: Trace) -> pl.DataFrame:
     at = pl.coalesce("call_start_ns", "start_ns")
     kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
     columns = ["pid", "tid", "at", "done", "kind", "device", "bytes", "row"]
-    moved = ops.with_columns(at=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind).filter(
-        pl.col("kind").is_not_null()
-    )
+    moved = ops.with_columns(
+        pl.col("row").cast(pl.Int64), at=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind
+    ).filter(pl.col("kind").is_not_null())
     runs = pl.concat([_launches(trace), _orphan_graphs(trace)])
     breaks = calls_named(trace, _BREAKS_GROUP).select(
         "pid", "tid", at="start_ns", done="end_ns", kind=pl.lit("break"), device=pl.lit(-1, pl.Int32),
@@ -389,7 +397,7 @@ def _of(key: tuple[object, ...]) -> pl.Expr:
 
 def _op_ends(trace: Trace, key: tuple[object, ...], passes: Sequence[_Pass]) -> list[int]:
     """When the last operation that each pass handed over ended on a GPU; 0 when it left none."""
-    ops = op_calls(trace).filter(_of(key))
+    ops = op_calls(trace).select("end_ns", "call_start_ns", "pid", "tid").filter(_of(key))
     spans = pl.DataFrame(
         {"start_ns": [one.begin for one in passes], "end_ns": [one.last_call for one in passes]},
         schema={"start_ns": pl.Int64, "end_ns": pl.Int64},
@@ -524,14 +532,17 @@ def _next_decodes(steps: Sequence[_Timed], outputs: Sequence[int | None], positi
 def _families(trace: Trace, key: tuple[object, ...], steps: Sequence[_Timed]) -> list[str | None]:
     """Which family did most of each step's matrix products: ``vector``, ``matrix``, None where kernels are hidden."""
     facts = kernel_facts(trace).select("name_id", "family", "category")
-    kernels = op_calls(trace).filter((pl.col("kind") == "kernel") & _of(key))
+    products = facts.filter(pl.col("category").str.starts_with("matmul"))
+    kernels = op_calls(trace).select("start_ns", "end_ns", "kind", "pid", "tid", "row", "call_start_ns")
+    kernels = kernels.filter((pl.col("kind") == "kernel") & _of(key))
     ids = trace.kernels.select("name_id").collect()["name_id"]
     begins = pl.Series([step.one.begin for step in steps], dtype=pl.Int64)
     rows = kernels.select(
-        step=pl.Series(begins.search_sorted(kernels["call_start_ns"], side="right"), dtype=pl.Int64) - 1,
-        name_id=ids[kernels["row"]], dur=pl.col("end_ns") - pl.col("start_ns"),
-    )  # fmt: skip
-    named = rows.join(facts, on="name_id", how="left").filter(pl.col("category").str.starts_with("matmul"))
+        step=count_upto(begins, kernels["call_start_ns"]).cast(pl.Int32) - 1,
+        name_id=ids.gather(kernels["row"]), dur=pl.col("end_ns") - pl.col("start_ns"),
+    ).filter(pl.col("name_id").is_in(products["name_id"].implode()))  # fmt: skip
+    sums = rows.group_by("step", "name_id").agg(pl.col("dur").sum())
+    named = sums.join(products, on="name_id", how="left")
     vector = pl.col("dur").filter(pl.col("family").str.starts_with("mul_mat_vec")).sum()
     shares = named.group_by("step").agg(share=vector / pl.col("dur").sum())
     found = dict(shares.iter_rows())

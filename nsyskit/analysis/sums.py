@@ -17,6 +17,7 @@ import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
+from nsyskit.analysis.pairing import op_calls
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
 
@@ -97,12 +98,6 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     any, the queue's columns are null (its spread 0.0). A window selects pairs whose call starts inside it.
     """
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
-    calls = _within(trace.api_calls, window).select(
-        "pid", "tid", "correlation_id", api_id="name_id", api_start="start_ns", api_end="end_ns"
-    )
-    kernels = trace.kernels.select(
-        "pid", "device", "correlation_id", kernel_id="name_id", kernel_start="start_ns", kernel_end="end_ns"
-    )
     wait = pl.col("kernel_start") - pl.col("api_end")
     parts = {
         "total": pl.max_horizontal("api_end", "kernel_end") - pl.col("api_start"),
@@ -111,17 +106,18 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
         "kernel": pl.col("kernel_end") - pl.col("kernel_start"),
     }
     keys = ["pid", "tid", "device", "api_id", "kernel_id"]
+    pairs = _pairs(trace, window)
+    varying = [key for key in keys if pairs[key].n_unique() > 1] or keys  # one key is grouped by much faster than five
     rows = (
-        calls.join(kernels, on=["pid", "correlation_id"], how="inner")
-        .select(*keys, *(part.alias(name) for name, part in parts.items()))
-        .group_by(keys)
+        pairs.select(*keys, *(part.alias(name) for name, part in parts.items()))
+        .group_by(varying)
         .agg(
+            *(pl.col(key).first() for key in keys if key not in varying),
             pl.col("total").sum().alias("sum_ns"),
             pl.len().cast(pl.Int64).alias("count"),
             pl.col("queue").count().cast(pl.Int64).alias("queue_count"),
             *(expression for name in parts for expression in _statistics(pl.col(name), prefix=f"{name}_")),
         )
-        .collect()
     )
     rows = named(trace, rows, column="api_id", name="api", printed=printed_api_name)
     rows = named(trace, rows, column="kernel_id", name="kernel")
@@ -131,6 +127,39 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
         "pid", "tid", "device", "api", "kernel", "count", "queue_count", *statistics
     )
     return SumResult("kern_exec_sum", rows, window)
+
+
+def _pairs(trace: Trace, window: Window | None) -> pl.DataFrame:
+    """Calls and kernels of one correlation id: ``pid tid device`` and ``{api|kernel}_{id|start|end}``."""
+    if _one_call_an_id(trace):
+        ops = op_calls(trace).select(
+            "kind", "pid", "tid", "device", "row", "call_name_id", "call_start_ns", "call_end_ns", "start_ns", "end_ns"
+        )
+        begun = pl.col("call_start_ns").is_not_null()
+        if window is not None:
+            begun = pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left")
+        ids = trace.kernels.select("name_id").collect()["name_id"]
+        return ops.filter((pl.col("kind") == "kernel") & begun).select(
+            "pid", "tid", "device", pl.lit(ids).gather("row").alias("kernel_id"), api_id="call_name_id",
+            api_start="call_start_ns", api_end="call_end_ns", kernel_start="start_ns", kernel_end="end_ns",
+        )  # fmt: skip
+    calls = _within(trace.api_calls, window).select(
+        "pid", "tid", "correlation_id", api_id="name_id", api_start="start_ns", api_end="end_ns"
+    )
+    kernels = trace.kernels.select(
+        "pid", "device", "correlation_id", kernel_id="name_id", kernel_start="start_ns", kernel_end="end_ns"
+    )
+    return calls.join(kernels, on=["pid", "correlation_id"], how="inner").collect()
+
+
+def _one_call_an_id(trace: Trace) -> bool:
+    """Whether no two API calls, duplicates counted in, share process and correlation id: as in any undamaged trace."""
+    calls = trace.api_calls.select("pid", "correlation_id", "duplicate").collect()
+    if calls["duplicate"].any():
+        return False
+    known = calls.drop_nulls("correlation_id") if calls["correlation_id"].null_count() else calls
+    ids = known["correlation_id"] if known["pid"].n_unique() < 2 else known.select("pid", "correlation_id").to_struct()
+    return ids.n_unique() == len(ids)
 
 
 def _require(trace: Trace, source: str, what: str, flag: str) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from nsyskit.analysis.gpus import busy_of, feeds, gpu_uses
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, api_names, blocking_copies, call_classes, op_calls
+from nsyskit.analysis.pairing import ROW, api_calls, api_names, blocking_copies, call_classes, op_calls
 from nsyskit.analysis.threads import fed_busy
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
@@ -92,9 +92,7 @@ def sync(trace: Trace, *, window: Window | None = None) -> SyncResult:
 
 def _calls(trace: Trace, window: Window | None) -> pl.DataFrame:
     """API calls that start in the window, with ``call`` (row of ``api_calls``) and ``class``."""
-    calls = api_calls(trace).with_columns(
-        call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=pl.Int64)
-    )
+    calls = api_calls(trace).with_columns(call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=ROW))
     if window is None:
         return calls
     return calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
@@ -104,7 +102,9 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
     """``name calls total_ns share_of_api class``; names are looked up after grouping, not a call at a time."""
     dur = pl.col("end_ns") - pl.col("start_ns")
     counted = {"calls": pl.len().cast(pl.Int64), "total_ns": dur.sum()}
-    rows = _calls(trace, window).group_by("name_id", "class").agg(**counted)
+    rows = (
+        _calls(trace, window).group_by("name_id", "class").agg(**counted).with_columns(pl.col("class").cast(pl.String))
+    )
     named = rows.join(api_names(trace).select("name_id", name="base_name"), on="name_id", how="left")
     sums = named.group_by("name", "class").agg(pl.col("calls", "total_ns").sum())
     total = sums["total_ns"].sum()
@@ -214,14 +214,13 @@ def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-@once_per_trace
 def _handed_over(trace: Trace) -> pl.DataFrame:
     """Operations by the instant they were handed over: ``pid context stream at end_ns upload orphan``.
 
     Of an orphan the file says only when it ran: it stands at its start.
     """
     ops = op_calls(trace)
-    return ops.select(
+    handed_over = ops.select(
         "pid",
         "context",
         "stream",
@@ -229,7 +228,8 @@ def _handed_over(trace: Trace) -> pl.DataFrame:
         at=pl.coalesce("call_end_ns", "start_ns"),
         upload=_is_upload(trace, ops),
         orphan=pl.col("call").is_null(),
-    ).sort("at", maintain_order=True)
+    )
+    return handed_over if handed_over["at"].is_sorted() else handed_over.sort("at", maintain_order=True)
 
 
 def _is_upload(trace: Trace, ops: pl.DataFrame) -> pl.Series:
@@ -248,6 +248,8 @@ def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
     """
     begun = syncs.select("pid", "context", "stream", "start_ns", by="start_ns")
     ended = syncs.select("pid", "context", "stream", "start_ns", by=pl.col("end_ns") - 1)
+    if not ops["orphan"].any():
+        return _done_after(begun, ops)
     return _done_after(begun, ops.filter(~pl.col("orphan"))) | _done_after(ended, ops.filter("orphan"))
 
 
@@ -257,7 +259,8 @@ def _done_after(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
     frames = []
     for place, waits in syncs.with_row_index("row").group_by(places):
         known = [pl.col(name) == value for name, value in zip(places, place, strict=True) if value is not None]
-        there = ops.filter(pl.all_horizontal(known)).select("at", pl.col("end_ns").cum_max())
+        there = ops.select(*places, "at", "end_ns").filter(pl.all_horizontal(known))
+        there = there.select("at", pl.col("end_ns").cum_max())
         last = pl.Series(there["at"].search_sorted(waits["by"], side="right")).cast(pl.Int64) - 1
         reach = there["end_ns"].gather(pl.select(pl.when(last >= 0).then(last)).to_series())
         frames.append(waits.select("row", unfinished=(reach > waits["start_ns"]).fill_null(value=False)))

@@ -61,8 +61,9 @@ def threads(trace: Trace, *, window: Window | None = None) -> ThreadsResult:
 def _ledger(trace: Trace, pid: int, tid: int, window: Window) -> ThreadLedger:
     own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
     calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid").with_columns(call_classes(trace).alias("class"))
-    layers = [(part, calls.filter(own & (pl.col("class") == part))) for part in ("sync", "submit", "cuda")]
-    os_calls = classified_os_calls(trace).filter(own)
+    calls = calls.filter(own).select("start_ns", "end_ns", "class")
+    layers = [(part, calls.filter(pl.col("class") == part)) for part in ("sync", "submit", "cuda")]
+    os_calls = classified_os_calls(trace).select(*calls.columns, "pid", "tid").filter(own)
     layers += [(part, os_calls.filter(pl.col("class") == part)) for part in ("blocked", "os")]
     bare = {part: clip(frame.select("start_ns", "end_ns"), window.start_ns, window.end_ns) for part, frame in layers}
     total, over_busy = _split(window, bare, fed_busy(trace, pid, tid, window))
@@ -101,7 +102,9 @@ def _common(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
 
 
 def _inside(merged: pl.DataFrame, busy: pl.DataFrame) -> int:
-    return int(covered_ns(merged, busy).sum())
+    """How long both hold; the longer one is only searched."""
+    few, many = (merged, busy) if merged.height < busy.height else (busy, merged)
+    return int(covered_ns(few, many).sum())
 
 
 @once_per_trace

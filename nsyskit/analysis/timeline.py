@@ -365,7 +365,8 @@ def _thread_events(trace: Trace, pid: int, tid: int, window: Window) -> list[tup
     calls = _touching(calls, window).join(names, on="name_id", how="left", maintain_order="left")
     os_calls = named(trace, _touching(classified_os_calls(trace).filter(own), window)).rename({"class": "part"})
     rows = [("api", f"{label}: CUDA API", calls), ("os", f"{label}: OS calls", os_calls)]
-    made = [(kind, words, _event_rows(frame, window)) for kind, words, frame in rows]
+    named_parts = pl.col("part").cast(pl.String)
+    made = [(kind, words, _event_rows(frame.with_columns(named_parts), window)) for kind, words, frame in rows]
     return [
         (Lane(f"thread{pid}.{tid}.{kind}", words, kind, _parts_of(frame)), frame)
         for kind, words, frame in made

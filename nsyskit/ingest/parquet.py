@@ -9,9 +9,12 @@ from typing import TypeVar
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
+from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 _REEXPORT = "export it again with `nsys export --type parquetdir --force-overwrite true REPORT.nsys-rep`"
+
+_PIECE_ROWS = 1_000_000
 
 T = TypeVar("T")
 
@@ -41,10 +44,16 @@ class ParquetSource:
             return 0
         return int(self._guarded(table, lambda: _scan(file).select(pl.len()).collect().item()))
 
-    def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
+    def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
         file = self._files[table]
-        frame = self._guarded(table, lambda: pl.read_parquet(file, columns=list(columns), glob=False))
-        return self._guarded(table, lambda: frame.select(_plain(frame[name]) for name in columns))
+        rows = self.row_count(table)
+
+        def piece(first: int) -> pl.DataFrame:
+            scan = _scan(file).select(columns).slice(first, _PIECE_ROWS)
+            frame = self._guarded(table, scan.collect)
+            return shape(self._guarded(table, lambda: frame.select(_plain(frame[name]) for name in columns)))
+
+        return pl.concat([piece(first) for first in range(0, max(rows, 1), _PIECE_ROWS)])
 
     def _guarded(self, table: str, read: Callable[[], T]) -> T:
         try:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import polars as pl
+
+Shape = Callable[[pl.DataFrame], pl.DataFrame]
+"""What is made of rows as they come, each on its own."""
+
+
+def as_stored(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows
 
 
 class RawSource(Protocol):
@@ -21,8 +28,10 @@ class RawSource(Protocol):
         """Rows of a table; 0 when it does not exist."""
         ...
 
-    def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
+    def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
         """The named columns, which must exist, in file order: Int64 for numbers, String for text.
+
+        ``shape`` is given the rows a piece at a time, so that a large table is never held as wide as it is stored.
 
         Raises:
             TraceFormatError: the table is damaged or holds values of another type.

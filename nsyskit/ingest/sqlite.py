@@ -21,12 +21,14 @@ import adbc_driver_sqlite
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
+from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _RANGE_ROWS: Final = 100_000
-_BATCH_ROWS: Final = 65_536
+_PIECE_ROWS: Final = 131_072  # small enough that the next piece reuses the memory of the last
+_BATCH_ROWS: Final = 16_384
 _EXACT: Final = 2.0**53
 _REEXPORT: Final = "export it again with `nsys export --type sqlite --force-overwrite true REPORT.nsys-rep`"
 
@@ -56,29 +58,27 @@ class SqliteSource:
             return 0
         return int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0] or 0)
 
-    def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
+    def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
         select = ", ".join(_selected(column) for column in columns)
         query = f"SELECT {select} FROM {_quoted(table)}"
-        parts = self._read_parts(table, query)
-        return pl.concat([_typed(part, table, columns, self.path) for part in parts])
-
-    def _read_parts(self, table: str, query: str) -> list[pl.DataFrame]:
         ranges = self._row_ranges(table)
-        if len(ranges) < 2:
-            return [self._fetch(query)]
-        queries = [f"{query} WHERE rowid BETWEEN {low} AND {high}" for low, high in ranges]
+        queries = [f"{query} WHERE rowid BETWEEN {low} AND {high}" for low, high in ranges] or [query]
+
+        def piece(query: str) -> pl.DataFrame:
+            return shape(_typed(self._fetch(query), table, columns, self.path))
+
         with ThreadPoolExecutor(max_workers=min(len(queries), os.cpu_count() or 1)) as pool:
-            return list(pool.map(self._fetch, queries))
+            return pl.concat(pool.map(piece, queries))
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
-        """Ranges of row ids that together hold the table, as many as there are cores to read them."""
+        """Ranges of row ids that together hold the table: one a core at least, each at most ``_PIECE_ROWS`` ids."""
         try:
             low, high = self._query(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}")[0]
         except TraceFormatError:  # a table WITHOUT ROWID
             return []
         if low is None or high is None or high - low < _RANGE_ROWS:
             return []
-        pieces = min(os.cpu_count() or 1, 8)
+        pieces = max(min(os.cpu_count() or 1, 8), -(-(high - low + 1) // _PIECE_ROWS))
         bounds = [low + (high - low + 1) * i // pieces for i in range(pieces + 1)]
         return [(a, b - 1) for a, b in pairwise(bounds)]
 

@@ -13,11 +13,12 @@ from nsyskit import nsys_schema as nsys
 from nsyskit.errors import TraceFormatError
 from nsyskit.ingest.columns import ColumnStore, Table
 from nsyskit.ingest.source import RawSource
-from nsyskit.schema import BAD_ROWS, LATEST_NS, TABLES, WIDE, empty, polars_schema
+from nsyskit.schema import BAD_ROWS, LATEST_NS, TABLES, U32, WIDE, empty, polars_schema
 
 _LARGEST: Final = 2.0**62
 _PID_SHIFT = 1 << 24
 _PID_MASK = _PID_SHIFT - 1
+_U32_MAX = (1 << 32) - 1
 
 
 def lazy_tables(source: RawSource, *, kept: ColumnStore | None = None) -> dict[str, pl.LazyFrame]:
@@ -172,19 +173,25 @@ def _read(source: RawSource, table: str, columns: Sequence[str], *, extra: Seque
     wanted = dict.fromkeys([*(mapping[column] for column in columns), *extra])
     _require(name, present, wanted)
     there = [column for column in wanted if column in present]
-    raw = source.read(name, there) if there else pl.select(rows=pl.int_range(source.row_count(name)))
-    raw = raw.with_columns(pl.lit(None, pl.Int64).alias(column) for column in wanted if column not in present)
-    enums = _enums(source)
+    enums = _enums(source) if _ENUM_COLUMNS.intersection(columns) else {}
     schema = TABLES[table]
     expressions = [
-        _converted(column, pl.col(mapping[column]), enums).cast(schema[column]).alias(column) for column in columns
+        _narrowed(_converted(column, pl.col(mapping[column]), enums), schema[column]).alias(column)
+        for column in columns
     ]
-    try:
-        return raw.select(*expressions, *extra)
-    except pl.exceptions.PolarsError as error:
-        raise TraceFormatError(
-            f"table {name} holds numbers that fit no {'/'.join(columns)}", hint="export the report again"
-        ) from error
+
+    def canonical(raw: pl.DataFrame) -> pl.DataFrame:
+        raw = raw.with_columns(pl.lit(None, pl.Int64).alias(column) for column in wanted if column not in present)
+        try:
+            return raw.select(*expressions, *extra)
+        except pl.exceptions.PolarsError as error:
+            raise TraceFormatError(
+                f"table {name} holds numbers that fit no {'/'.join(columns)}", hint="export the report again"
+            ) from error
+
+    if not there:
+        return canonical(pl.select(rows=pl.int_range(source.row_count(name))))
+    return source.read(name, there, canonical)
 
 
 def _require(table: str, present: frozenset[str], wanted: dict[str, None]) -> None:
@@ -222,6 +229,16 @@ _CONVERSIONS: dict[str, Callable[[pl.Expr, _Enums], pl.Expr]] = {
     "is_in": lambda value, _: value != 0,
 }
 """Canonical columns that are not simply nsys's number."""
+
+
+_ENUM_COLUMNS: Final = frozenset({"label", "src_memory", "dst_memory", "memory"})
+
+
+def _narrowed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """In the canonical width. Ids may use all 32 bits; an exporter that signs them writes the upper half below zero."""
+    if dtype != U32:
+        return value.cast(dtype)
+    return pl.when(value.is_between(-(1 << 31), _U32_MAX)).then(value & _U32_MAX).cast(U32)
 
 
 def _converted(column: str, value: pl.Expr, enums: _Enums) -> pl.Expr:

@@ -218,7 +218,7 @@ def test_memory_operations(case):
 def test_launches_and_graphs(case):
     true = case.truth["launch"]
     found = launch(case.trace, window=window_all(case.trace))
-    pairs = launch_pairs(case.trace)
+    pairs = launch_pairs(case.trace, window_all(case.trace))
     first = pairs.filter(pl.col("call").is_first_distinct())
     assert pairs.height == true["kernel_pairs"]
     assert found.excluded_capture == true["excluded_capture"]
