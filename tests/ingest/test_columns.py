@@ -77,9 +77,9 @@ def from_trace(monkeypatch) -> list[str]:
     read: list[str] = []
     original = SqliteSource.read
 
-    def watched(source, table, names) -> pl.DataFrame:
+    def watched(source, table, names, *shape) -> pl.DataFrame:
         read.append(table)
-        return original(source, table, names)
+        return original(source, table, names, *shape)
 
     monkeypatch.setattr(SqliteSource, "read", watched)
     return read
