@@ -71,7 +71,7 @@ def feeds(trace: Trace, window: Window) -> pl.DataFrame:
     """Which thread handed over operations that start in the window: distinct ``pid tid use`` (index of a GpuUse)."""
     starts = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
     frames = [
-        ops_of(trace, use).filter(starts & pl.col("tid").is_not_null()).select("pid", "tid").unique()
+        ops_of(trace, use).filter(starts).select("pid", "tid").drop_nulls().unique()
         .with_columns(use=pl.lit(index, pl.Int64))
         for index, use in enumerate(gpu_uses(trace))
     ]  # fmt: skip

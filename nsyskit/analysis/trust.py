@@ -41,7 +41,14 @@ def trust(trace: Trace, *, window: Window | None = None) -> tuple[TrustNote, ...
     """Everything that limits the numbers, errors first; never raises for what a trace lacks."""
     notes = [*_provenance(trace), *_not_collected(trace), *_diagnostics(trace)]
     if trace.meta.sources.get("cuda", False):
-        notes += [*_kernels(trace), *_bad_rows(trace), *_doubled(trace), *_clocks(trace), *_lost(trace)]
+        notes += [
+            *_kernels(trace),
+            *_bad_rows(trace),
+            *_doubled(trace),
+            *_homeless(trace),
+            *_clocks(trace),
+            *_lost(trace),
+        ]
         looked_at = window or _window(trace)
         if looked_at is not None:
             notes += [*_graphs(launch(trace, window=window)), *_orphans(trace), *_overheads(trace, looked_at)]
@@ -168,6 +175,17 @@ def _graphs(result: LaunchResult) -> list[TrustNote]:
         )
         notes.append(TrustNote("warning", "graph_coverage", text))
     return notes
+
+
+def _homeless(trace: Trace) -> list[TrustNote]:
+    """Rows that cannot be put on the account of any GPU."""
+    ops = gpu_ops(trace).select("pid", "device")
+    rows = ops.height - ops.drop_nulls().height
+    if not rows:
+        return []
+    level: Level = "error" if rows > _BAD_ROWS_ERROR * ops.height else "warning"
+    text = f"{rows:,} of {ops.height:,} GPU rows name no process or no device: whose work they are is unknown"
+    return [TrustNote(level, "no_process", text)]
 
 
 def _orphans(trace: Trace) -> list[TrustNote]:

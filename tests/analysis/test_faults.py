@@ -129,3 +129,12 @@ def test_what_the_generator_drops(tmp_path):
     made = main(["bench-graph", "--steps", "8", "--drop-graphs", "0.3", "--truth", "sums", "-o", str(tmp_path)])
     assert made == 0
     assert "graph_coverage" in notes(open_trace(tmp_path / "trace.sqlite"))
+
+
+@pytest.mark.parametrize("trace", ["demo", "two-gpus-layer-split"])
+def test_rows_that_name_no_process(tmp_path, trace):
+    few = faulty(tmp_path, "UPDATE {GPU} SET globalPid = NULL WHERE rowid % 200 = 3", trace=trace)
+    assert notes(few)["no_process"] == "warning"
+    many = faulty(tmp_path, "UPDATE {GPU} SET globalPid = NULL WHERE rowid % 2 = 1", trace=trace)
+    assert notes(many)["no_process"] == "error"
+    assert analyze(many, only=["verdict", "threads", "sync"]).verdict.bottleneck == "none"
