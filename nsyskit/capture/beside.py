@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nsyskit.capture.address import listens, option
+from nsyskit.capture.clean import clean_trace
 from nsyskit.capture.plan import profile_argv, stop_argv
 from nsyskit.capture.processes import Processes
 from nsyskit.capture.run import last_errors, missing_rep
@@ -100,6 +101,9 @@ def _end(run: Run, beside: Beside) -> None:
             if not beside.folder.rep.exists():
                 raise missing_rep(run, said)
             export(run.nsys, beside.folder.rep, beside.folder.sqlite, kind="sqlite")
+            if beside.config.redact:
+                for note in clean_trace(beside.folder):
+                    run.note(f"{beside.folder.path.name}: {note}")
     except NsyskitError as error:
         state = "failed"
         run.note(f"{beside.folder.path.name}: {error}")

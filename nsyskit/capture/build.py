@@ -44,6 +44,7 @@ def build_config(
     stop_timeout_s: float = 20.0,
     nvml_hz: float = 20.0,
     export: bool = True,
+    redact: bool = False,
 ) -> CaptureConfig:
     """A config with everything that the user left open filled in: folder, session, port, output format.
 
@@ -79,6 +80,7 @@ def build_config(
         stop_timeout_s=stop_timeout_s,
         nvml_hz=nvml_hz,
         export=export,
+        redact=redact,
         beside=tuple(tuple(words) for words in beside),
         keys=keys,
         key_file=key_file if keys else None,

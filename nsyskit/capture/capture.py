@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from nsyskit import __version__
+from nsyskit.capture.clean import clean_trace
 from nsyskit.capture.disk import DiskWatch, full_error, full_folder
 from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.facts import host_facts, llama_build, model_facts
@@ -136,7 +137,7 @@ def _recorded(run: Run) -> NsyskitError | None:
 def _conclude(run: Run, error: NsyskitError | None) -> Outcome:
     """Put away what was won, and say how it ended."""
     summary: dict[str, Any] = {}
-    for put_away in (_put_logs, _put_trace, _put_load, _put_results, _put_nvml):
+    for put_away in (_put_logs, _put_trace, _put_load, _put_results, _put_nvml, _put_clean):
         try:
             summary |= put_away(run)
         except NsyskitError as failure:
@@ -331,6 +332,15 @@ def _put_results(run: Run) -> dict[str, Any]:
 
 def _put_nvml(run: Run) -> dict[str, Any]:
     write_nvml(run.folder.nvml, run.nvml)
+    return {}
+
+
+def _put_clean(run: Run) -> dict[str, Any]:
+    if run.config.redact:
+        run.trace = None  # read from the file that is about to be replaced
+        with run.ui.stage("cleaning the trace"):
+            for note in clean_trace(run.folder):
+                run.note(note)
     return {}
 
 

@@ -105,6 +105,7 @@ class CaptureConfig:
     stop_timeout_s: float = 20.0
     nvml_hz: float = 20.0
     export: bool = True
+    redact: bool = False
     beside: tuple[tuple[str, ...], ...] = ()
     keys: tuple[str, ...] = field(default=(), repr=False)
     key_file: Path | None = None

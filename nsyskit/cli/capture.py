@@ -111,6 +111,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--no-nvml", is_flag=True, help="No GPU samples.")
 @click.option("--no-export", is_flag=True, help="Leave the rep file as it is.")
+@click.option("--redact", is_flag=True, help="Keep of the trace only its cleaned export; delete the rep file.")
 @click.option("--session", metavar="NAME", help="Name of the nsys session.  [default: a new one]")
 @click.option(
     "--nsys-arg", "nsys_args", multiple=True, metavar="ARG", help="Hand ARG through to nsys (--nsys-arg=--x=y)."
@@ -137,6 +138,7 @@ def command(program: tuple[str, ...], **options: Any) -> None:  # fmt: skip
     Examples:
       nsyskit capture --requests 32 --concurrency 4 -- llama-server -m model.gguf -ngl 99 -np 4
       nsyskit capture --profile spans llama-bench -m model.gguf -p 512 -n 128
+      nsyskit capture --redact llama-bench -m model.gguf
       nsyskit capture --no-load -- llama-server -m model.gguf --port 8080
     """  # noqa: D301 - click wants the backspace itself
     nsys, config = _prepare(program, options)
@@ -182,6 +184,7 @@ def _prepare(program: tuple[str, ...], options: dict[str, Any]) -> tuple[Nsys, C
         stop_timeout_s=options["stop_timeout"],
         nvml_hz=0.0 if options["no_nvml"] else options["nvml_hz"],
         export=not options["no_export"],
+        redact=options["redact"],
     )
     nsys = find_nsys(options["nsys_path"])
     wanted = (
@@ -200,6 +203,8 @@ def _check(options: dict[str, Any], *, kind: str) -> None:
     """
     if options["fused"] and (options["repeat"] > 1 or options["no_load"]):
         raise UsageError("--fused needs the same load three times", hint="leave out --repeat and --no-load")
+    if options["redact"] and options["no_export"]:
+        raise UsageError("--redact cleans the export; a rep file cannot be cleaned", hint="leave out --no-export")
     if options["no_load"] and (options["requests"] or options["rate"] or options["prompts"]):
         raise UsageError("--no-load sends nothing", hint="leave out --requests, --rate and --prompts")
     if options["no_load"] and kind != "server":
