@@ -10,6 +10,7 @@ from nsyskit.capture.clean import clean_trace
 from nsyskit.cli import cli
 from nsyskit.errors import OutputError
 from nsyskit.runfolder import RunFolder
+
 from .conftest import needs_nsys, program
 
 PLANTED = "hunter2-of-the-environment"
