@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nsyskit.compare.compare import compare
+from nsyskit.compare.gate import check, exit_code, parse_gate
 from nsyskit.compare.result import Comparison
 from nsyskit.compare.sample import RunSample, sample_run
 from nsyskit.ingest import open_trace
@@ -46,12 +47,29 @@ def busier_host(preset: Preset) -> Preset:
     return replace(preset, host=replace(preset.host, prepare_ns=preset.host.prepare_ns + 20_000))
 
 
+def one_slower_kernel(preset: Preset) -> Preset:
+    """Of all kernels, the matrix-vector product over Q6_K weights 3 % slower."""
+    gpu = replace(preset.gpus[0], slow_kernel="mul_mat_vec_q<(ggml_type)14", slow_by=1.03)
+    return replace(preset, gpus=(gpu, *preset.gpus[1:]))
+
+
+def slower_gpu(preset: Preset) -> Preset:
+    """Every kernel 3 % slower, as by a build without some optimisation of all of them."""
+    gpu = replace(preset.gpus[0], slow_kernel="(", slow_by=1.03)
+    return replace(preset, gpus=(gpu, *preset.gpus[1:]))
+
+
 def graphs_off(preset: Preset) -> Preset:
     return replace(preset, options=replace(preset.options, graph="eager"))
 
 
+_GATES = [parse_gate(f"{metric}<=+{limit}") for metric, limit in (
+    ("decode.ms_per_token", "3%"), ("launches_per_token", 0), ("captures_per_token", 0), ("syncs_per_token", 0),
+)]  # fmt: skip
 CHANGES: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "slower_kernel": (slower_kernel, "kernels"),
+    "one_slower_kernel": (one_slower_kernel, "kernels"),
+    "slower_gpu": (slower_gpu, "clock"),
     "busier_host": (busier_host, "host"),
     "graphs_off": (graphs_off, "graphs"),
 }
@@ -96,11 +114,16 @@ def main() -> int:
 
 
 def _equal(name: str, pairs: int) -> None:
-    totals = details = 0
+    totals = details = fired = 0
     for found in equal_pairs(_EQUAL[name], pairs):
         totals += found.verdict != "no change"
         details += any(line.changed for line in found.lines())
-    print(f"{name}: of {pairs} equal pairs {totals} called changed in total, {details} in any line", flush=True)
+        fired += exit_code(check(found, _GATES)) == 1
+    print(
+        f"{name}: of {pairs} equal pairs {totals} called changed in total, {details} in any line; "
+        f"gates fired in {fired}",
+        flush=True,
+    )
 
 
 def _changes(name: str, pairs: int) -> None:

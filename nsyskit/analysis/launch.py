@@ -14,7 +14,7 @@ from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
 
-_GRAPH_CALLS: Final = {
+GRAPH_CALLS: Final = {
     "launches": "^(cuda|cu)GraphLaunch",
     "captures": "^(cuda|cu)StreamEndCapture",
     "instantiations": "^(cuda|cu)GraphInstantiate",
@@ -134,10 +134,10 @@ def _graph_health(trace: Trace, window: Window) -> GraphHealth:
     calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
     by_kind = {
         kind: calls.join(names.filter(pl.col("base_name").str.contains(pattern)), on="name_id", how="semi")
-        for kind, pattern in _GRAPH_CALLS.items()
+        for kind, pattern in GRAPH_CALLS.items()
     }
     recorded = gpu_ops(trace)["call"].drop_nulls().unique()
-    by_graph = set(names.filter(pl.col("base_name").str.contains(_GRAPH_CALLS["launches"]))["name_id"])
+    by_graph = set(names.filter(pl.col("base_name").str.contains(GRAPH_CALLS["launches"]))["name_id"])
     nodes = by_graph and op_calls(trace).filter(
         (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(list(by_graph))
     ).height  # fmt: skip

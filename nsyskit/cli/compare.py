@@ -76,8 +76,8 @@ def command(
     from nsyskit.compare.noise import NoiseModel
 
     limits = [*(parse_gate(one) for one in gates), *(read_gates(gate_file) if gate_file else ())]
-    opener = Opener(db=db, nsys=nsys, quiet=quiet, window=window)
-    sides = [opener.side(runs) for runs in ((base, *more_base), (candidate, *more_candidate))]
+    opener = Opener(db=db, nsys=nsys, quiet=quiet, window=window, refuse=True)
+    sides = opener.sides((base, *more_base), (candidate, *more_candidate))
     found = compare(sides[0], sides[1], noise=NoiseModel(floor=floor), anyway=anyway)
     results = check(found, limits)
     rendered = _render(found, results, fmt=fmt, every=every_line, to_file=output is not None)
@@ -88,8 +88,26 @@ def command(
 class Opener:
     """Turns what the user names into samples: traces, run folders with all their repetitions, tags of the history."""
 
-    def __init__(self, *, db: Path | None, nsys: Path | None, quiet: bool, window: str | None) -> None:
-        self._db, self._nsys, self._quiet, self._window = db, nsys, quiet, window
+    def __init__(
+        self, *, db: Path | None, nsys: Path | None, quiet: bool, window: str | None, refuse: bool = False
+    ) -> None:
+        """``refuse``: a trace without steps becomes a side that ``compare`` refuses, instead of an error."""
+        self._db, self._nsys, self._quiet, self._window, self._refuse = db, nsys, quiet, window, refuse
+
+    def sides(self, base: Sequence[str], candidate: Sequence[str]) -> tuple[list[RunSample], list[RunSample]]:
+        """Both sides; traces of one file name are told apart by the folder they lie in."""
+        one, other = self.side(base), self.side(candidate)
+        if {run.name for run in one} & {run.name for run in other}:
+            one, other = self._with_folders(base, one), self._with_folders(candidate, other)
+        return one, other
+
+    def _with_folders(self, named: Sequence[str], runs: list[RunSample]) -> list[RunSample]:
+        from dataclasses import replace
+
+        if len(named) != len(runs) or any(one.startswith(_HISTORY) for one in named):
+            return runs
+        folders = [Path(one).absolute().parent.name for one in named]
+        return [replace(run, name=f"{folder}/{run.name}") for run, folder in zip(runs, folders, strict=True)]
 
     def side(self, named: Sequence[str]) -> list[RunSample]:
         return [sample for one in named for sample in self._open(one)]
@@ -103,12 +121,19 @@ class Opener:
 
     def _sample(self, path: Path) -> RunSample:
         from nsyskit.analysis.windows import parse_window
-        from nsyskit.compare.sample import sample_run
+        from nsyskit.compare.sample import sample_run, stepless_run
+        from nsyskit.errors import MissingTableError
         from nsyskit.runfolder import is_run_folder, load_run
 
         trace = open_with_progress(path, nsys=self._nsys, quiet=self._quiet)
-        window = parse_window(self._window, trace) if self._window else None
-        return sample_run(trace, window=window, run=load_run(path).facts if is_run_folder(path) else None)
+        facts = load_run(path).facts if is_run_folder(path) else None
+        try:
+            window = parse_window(self._window, trace) if self._window else None
+            return sample_run(trace, window=window, run=facts)
+        except MissingTableError as error:
+            if not self._refuse:
+                raise
+            return stepless_run(trace, error, run=facts)
 
 
 def run_paths(path: Path) -> list[Path]:

@@ -49,6 +49,7 @@ def reasons(
 ) -> tuple[Reason, ...]:
     """Everything that forbids or limits the comparison, worst first."""
     checks: tuple[Callable[[], list[Reason]], ...] = (
+        lambda: _steps(base, candidate),
         lambda: _trust(base, candidate),
         lambda: _model(found),
         lambda: _phases(base, candidate),
@@ -58,6 +59,8 @@ def reasons(
         lambda: _runs(base, candidate),
     )
     listed = [reason for check in checks for reason in check()]
+    if any(reason.level == "refused" for reason in listed):
+        listed = [reason for reason in listed if reason.code != "few_runs"]
     order = {"refused": 0, "marked": 1, "note": 2}
     return tuple(sorted(listed, key=lambda reason: order[reason.level]))
 
@@ -69,6 +72,14 @@ def judged(listed: Sequence[Reason]) -> Comparable:
 
 def _rank(name: str) -> int:
     return _ORDER.index(name) if name in _ORDER else len(_ORDER) + name.startswith("env ")
+
+
+def _steps(base: Sequence[RunSample], candidate: Sequence[RunSample]) -> list[Reason]:
+    return [
+        Reason("refused", "no_steps", f"{run.name}: {run.without_steps}, so nothing can be told per token")
+        for run in (*base, *candidate)
+        if run.without_steps is not None
+    ]
 
 
 def _trust(base: Sequence[RunSample], candidate: Sequence[RunSample]) -> list[Reason]:
@@ -97,6 +108,8 @@ def _model(found: Sequence[SetupDifference]) -> list[Reason]:
 
 
 def _phases(base: Sequence[RunSample], candidate: Sequence[RunSample]) -> list[Reason]:
+    if any(run.without_steps for run in (*base, *candidate)):
+        return []
     sides = [{phase for run in side for phase in run.phases} for side in (base, candidate)]
     both = sides[0] & sides[1]
     if not both:
@@ -109,7 +122,7 @@ def _phases(base: Sequence[RunSample], candidate: Sequence[RunSample]) -> list[R
 
 
 def _windows(base: Sequence[RunSample], candidate: Sequence[RunSample]) -> list[Reason]:
-    kinds = {run.window for run in (*base, *candidate)}
+    kinds = {run.window for run in (*base, *candidate) if run.phases}
     if len(kinds) > 1:
         return [Reason("marked", "other_window", f"different windows: {', '.join(sorted(kinds))}")]
     return []
@@ -139,6 +152,7 @@ def _runs(base: Sequence[RunSample], candidate: Sequence[RunSample]) -> list[Rea
         return []
     text = (
         f"fewer than {MIN_RUNS} runs a side ({len(base)} and {len(candidate)}): how much runs differ among themselves "
-        "is assumed, not seen; repeat the runs to be sure of small differences"
+        "is assumed, not seen, and a small shift of all kernels alike cannot be told from the GPU's clock; "
+        "repeat the runs (`nsyskit capture --repeat 3`) to be sure of small differences"
     )
     return [Reason("note", "few_runs", text)]

@@ -10,7 +10,7 @@ from nsyskit.analysis.step_costs import PHASES
 from nsyskit.compare import comparable
 from nsyskit.compare.noise import NoiseModel, holm
 from nsyskit.compare.phase import WORK, compare_phase, total_verdict
-from nsyskit.compare.result import Comparison, Line, PhaseComparison, Reason, SetupDifference
+from nsyskit.compare.result import MIN_RUNS, Comparison, Line, PhaseComparison, Reason, SetupDifference
 from nsyskit.compare.sample import RunSample
 from nsyskit.units import human_ns, rounded
 
@@ -43,7 +43,8 @@ def compare(
         reasons = tuple(replace(one, level="marked") if one.level == "refused" else one for one in reasons)
     judged = comparable.judged(reasons)
     phases = () if judged == "no" else _phases(base, candidate, noise, differing_gpu=_names(differing, "gpu"))
-    reasons = (*reasons, *_load_reasons(phases))
+    few = min(len(base), len(candidate)) < MIN_RUNS
+    reasons = (*reasons, *_load_reasons(phases), *(_uniform_reasons(phases, noise) if few else ()))
     if judged == "yes":
         judged = comparable.judged(reasons)
     verdict, sentence = _overall(phases, reasons)
@@ -75,17 +76,19 @@ def _phases(
             one, tail = compare_phase(phase, sides[0], sides[1], noise=noise, same_gpu=not differing_gpu)
             found.append(one)
             tails.append(tail)
-    return tuple(_told(one, held=held, noise=noise) for one, held in zip(found, holm(tails, noise.level), strict=True))
+    tested = [at for at, one in enumerate(found) if one.total.verdict is None]  # the others have too few steps
+    holds = dict(zip(tested, holm([tails[at] for at in tested], noise.level), strict=True))
+    return tuple(_told(one, held=holds.get(at, False), noise=noise) for at, one in enumerate(found))
 
 
 def _told(found: PhaseComparison, *, held: bool, noise: NoiseModel) -> PhaseComparison:
     verdict = total_verdict(found, held=held, noise=noise)
     found = replace(found, total=replace(found.total, verdict=verdict))
-    cause = None if verdict == "too few steps" else _cause(found)
+    cause = None if verdict == "too few steps" else _cause(found, noise)
     return replace(found, cause=cause, sentence=_sentence(found, cause))
 
 
-def _cause(found: PhaseComparison) -> str | None:
+def _cause(found: PhaseComparison, noise: NoiseModel) -> str | None:
     """What moved most, of what is called a change; None when nothing is."""
     changed = {line.name for line in found.lines if line.changed}
     if not found.total.changed and not any(name.startswith("ledger.") for name in changed):
@@ -100,7 +103,7 @@ def _cause(found: PhaseComparison) -> str | None:
         and min(graphs.base, graphs.candidate) < max(graphs.base, graphs.candidate) / 2
     ):
         return "graphs"
-    aside = _LOAD | {"clock"} if _within_clock(found) else _LOAD
+    aside = _LOAD | {"clock"} if _within_clock(found, noise) else _LOAD
     parts = {part.name: part.diff for part in found.parts if part.name not in aside}
     if not found.total.changed:
         parts = {name: diff for name, diff in parts.items() if f"ledger.{name}" in changed}
@@ -109,9 +112,18 @@ def _cause(found: PhaseComparison) -> str | None:
     return max(moved, key=lambda name: (moved[name], name)) if moved else None
 
 
-def _within_clock(found: PhaseComparison) -> bool:
+def _within_clock(found: PhaseComparison, noise: NoiseModel) -> bool:
     """Whether the clock moved no more than clocks do, while something else changed for sure."""
-    return found.total.beyond_clock is not None and any(line.changed for line in found.lines)
+    return found.total.beyond_clock is not None and any(_beside_clock(line, noise) for line in found.lines)
+
+
+def _beside_clock(line: Line, noise: NoiseModel) -> bool:
+    """Whether a time changed by more than what all kernels share."""
+    if not line.changed or line.kind != "time":
+        return False
+    if line.beyond_clock is None or line.beyond_low is None or line.beyond_high is None:
+        return True
+    return abs(line.beyond_clock) >= noise.floor * line.base and not line.beyond_low <= 0 <= line.beyond_high
 
 
 def _direction(found: PhaseComparison) -> int:
@@ -185,6 +197,24 @@ def _load_reasons(phases: Sequence[PhaseComparison]) -> list[Reason]:
         elif one.strata == "batch size":
             text = f"{one.phase}: steps hold different numbers of tokens; compared by size to a power of two"
             found.append(Reason("note", "coarse_batch", text))
+    return found
+
+
+def _uniform_reasons(phases: Sequence[PhaseComparison], noise: NoiseModel) -> list[Reason]:
+    """A shift of all GPU work that is large enough to count, and that too few runs cannot tell from the clock."""
+    found = []
+    for one in phases:
+        work = _line(one, f"ledger.{WORK}")
+        if one.total.verdict != "no change" or work is None or work.share is None:
+            continue
+        share = work.share if one.clock is None else one.clock - 1
+        if abs(share) >= noise.floor and abs(share * work.base) >= noise.floor * one.total.base / 2:
+            what = "GPU work differs" if one.clock is None else "all kernels alike differ"
+            text = (
+                f"{one.phase}: {what} by {signed_share(share)}, which so few runs cannot tell from the GPU's clock; "
+                f"repeat both sides at least {MIN_RUNS} times, in turns (`nsyskit capture --repeat {MIN_RUNS}`)"
+            )
+            found.append(Reason("note", "uniform_shift", text))
     return found
 
 

@@ -84,6 +84,11 @@ class _Tested:
         return min(1.0, len(tails) * min(large)) if large else 1.0
 
     @property
+    def certain(self) -> bool:
+        """Whether nothing ever moved, such as a count of 0: no chance of an error, so no part in sharing it out."""
+        return self.raw.diff == 0 and self.raw.spread.variance == 0
+
+    @property
     def direction(self) -> float:
         if self.beyond is not None and self.beyond.tail < self.raw.tail:
             return self.beyond.diff
@@ -206,7 +211,7 @@ def _kernel_time(metric: str, values: Mapping[str, Fraction]) -> float | None:
 def _tested(phase: str, sides: _Sides, noise: NoiseModel) -> dict[str, _Tested]:
     metrics = [name for name in sides.one.values if not name.startswith("calls.")]
     raw = _raw_tests(sides, metrics, noise)
-    beyond = _beyond_tests(sides, metrics, noise)
+    beyond = _beyond_tests(sides, metrics, noise) | _replay_tests(sides, metrics, noise)
     return {
         name: _line(f"{phase}.{_path(name)}", name, sides, raw=raw[name], beyond=beyond.get(name), floor=noise.floor)
         for name in metrics
@@ -248,13 +253,40 @@ def _beyond_tests(sides: _Sides, metrics: Sequence[str], noise: NoiseModel) -> d
     }
 
 
+def _replay_tests(sides: _Sides, metrics: Sequence[str], noise: NoiseModel) -> dict[str, _Test]:
+    """Counts in the steps that replay graphs, where others record them.
+
+    A step that records launches hundreds of kernels: one more or fewer of those in a run drowns what every other step
+    launches.
+    """
+    replays = (pl.col("graph_launches") > 0) & (pl.col("captures") == 0)
+    whole = (sides.base, sides.candidate)
+    both = [Side(side.rows.filter(replays), side.runs) for side in whole]
+    if all(side.rows.height == all_of.rows.height for side, all_of in zip(both, whole, strict=True)):
+        return {}
+    if any(side.rows.height < all_of.rows.height / 2 for side, all_of in zip(both, whole, strict=True)):
+        return {}
+    strata = find_strata(both[0].rows, both[1].rows)
+    counts = [name for name in metrics if _is_count(name)]
+    one, other = (estimate(side, strata) for side in both)
+    found = [spreads(each, each.influences.select(counts), dict.fromkeys(counts, 0.0), noise.run_df)
+             for each in (one, other)]  # fmt: skip
+    return {
+        name: _Test(float(other.values[name] - one.values[name]), found[0][name] + found[1][name]) for name in counts
+    }
+
+
+def _is_count(metric: str) -> bool:
+    return metric != STEP_TIME and "." not in metric
+
+
 def _line(path: str, metric: str, sides: _Sides, *, raw: _Test, beyond: _Test | None, floor: float) -> _Tested:
     base = float(sides.one.values[metric])
     low, high = raw.interval()
     around = (None, None) if beyond is None else beyond.interval()
     line = Line(
         path=path,
-        kind="time" if metric == STEP_TIME or "." in metric else "count",
+        kind="count" if _is_count(metric) else "time",
         base=base,
         candidate=float(sides.other.values[metric]),
         diff=raw.diff,
@@ -276,8 +308,8 @@ def _path(metric: str) -> str:
 
 def _judged(tested: Sequence[_Tested], sides: _Sides, noise: NoiseModel) -> list[Line]:
     notes = [_no_verdict(one.line, sides, noise) for one in tested]
-    open_ones = [one for one, note in zip(tested, notes, strict=True) if note is None]
-    held = dict(
+    open_ones = [one for one, note in zip(tested, notes, strict=True) if note is None and not one.certain]
+    held = {one.line.path: False for one in tested} | dict(
         zip([one.line.path for one in open_ones], holm([one.tail for one in open_ones], noise.level), strict=True)
     )
     elsewhere = _other_context(held, tested, sides.strata.kind)

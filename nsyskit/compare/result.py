@@ -23,7 +23,8 @@ class Line:
     Attributes:
         path: ``decode.ledger.host``, ``decode.categories.attention``, ``decode.launches_per_token``, ….
         low, high: the confidence interval (95 %) of ``diff``.
-        beyond_clock: the difference without what all kernels share; None where that is not known or of no matter.
+        beyond_clock: of a time, the difference without what all kernels share; of a count, the difference in steps
+            that replay graphs, where others record them; None where that is not known or of no matter.
         beyond_low, beyond_high: its confidence interval.
         verdict: None where none is due; ``note`` says why.
     """

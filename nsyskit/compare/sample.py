@@ -10,6 +10,8 @@ import polars as pl
 
 from nsyskit.analysis.copies import PURPOSES
 from nsyskit.analysis.hotspots import kernel_facts
+from nsyskit.analysis.launch import GRAPH_CALLS
+from nsyskit.analysis.launches import calls_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import op_calls
@@ -17,10 +19,12 @@ from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, PHASES, steps
 from nsyskit.analysis.steps import step_at
 from nsyskit.analysis.trust import trust
 from nsyskit.compare.setup import trace_setup
+from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
 from nsyskit.units import printable
 
 STEP_TIME: Final = "ms_per_token"
+GRAPH_COUNTS: Final = ("instantiations", "updates", "destroys")
 _HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 _NAME_CHARACTERS: Final = 120
 
@@ -31,8 +35,8 @@ class PhaseSample:
 
     ``steps``: ``n_tokens``, ``bytes_input`` (grows with the context: the mask), ``ms_per_token`` (the period in ns,
     to be divided by tokens), ``ledger.<part>`` (ns, they sum to the period), ``category.<name>``, ``quant.<name>`` and
-    ``kernel.<name>`` (kernel ns), ``calls.<name>`` (kernels of that name), ``<count>`` of ``COUNTS`` and
-    ``bytes_<purpose>``.
+    ``kernel.<name>`` (kernel ns), ``calls.<name>`` (kernels of that name), ``<count>`` of ``COUNTS``, graphs
+    instantiated, updated and destroyed (``GRAPH_COUNTS``), and ``bytes_<purpose>``.
     """
 
     phase: str
@@ -51,6 +55,7 @@ class RunSample:
         name: the trace's name, without folders.
         setup: facts by name, as text; see ``setup.trace_setup``.
         errors: messages of trust errors: what withholds a verdict.
+        without_steps: why no step was found, None where there are some.
         warnings: codes of trust warnings.
         window: which kind of window the steps were taken from, and how long it was.
         phases: phase -> its steps; phases without a timed step are absent.
@@ -63,6 +68,7 @@ class RunSample:
     window: str
     window_ns: int
     phases: Mapping[str, PhaseSample]
+    without_steps: str | None = None
 
 
 def sample_run(
@@ -76,7 +82,7 @@ def sample_run(
     found = steps(trace, window=window)
     notes = trust(trace, window=window)
     rows = found.steps.filter(pl.col("period_ns").is_not_null())
-    columns = pl.concat([_plain(rows), _kernel_columns(trace, rows)], how="horizontal")
+    columns = pl.concat([_plain(rows), _graph_health(trace, rows), _kernel_columns(trace, rows)], how="horizontal")
     phases = {}
     for phase in PHASES:
         own = columns.filter(rows["phase"] == phase)
@@ -94,6 +100,16 @@ def sample_run(
     )
 
 
+def stepless_run(
+    trace: Trace, why: MissingTableError, *, run: Mapping[str, Any] | None = None, name: str | None = None
+) -> RunSample:
+    """A trace without steps as a side of a comparison, which is then refused with the reason."""
+    return RunSample(
+        name=name or trace.meta.name, setup=trace_setup(trace, run), errors=(), warnings=(), window="none",
+        window_ns=0, phases={}, without_steps=why.message,
+    )  # fmt: skip
+
+
 _SPARSE: Final = ("category.", "quant.", "kernel.", "calls.")
 
 
@@ -105,6 +121,16 @@ def _plain(rows: pl.DataFrame) -> pl.DataFrame:
         *COUNTS,
         *(f"bytes_{purpose}" for purpose in PURPOSES),
     )
+
+
+def _graph_health(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Graphs instantiated, updated and destroyed in each step."""
+    columns = []
+    for name in GRAPH_COUNTS:
+        found = pl.DataFrame({"index": step_at(trace, calls_named(trace, GRAPH_CALLS[name]))}).drop_nulls()
+        counts = found.group_by("index").agg(pl.len().cast(pl.Int64).alias(name))
+        columns.append(rows.select("index").join(counts, on="index", how="left", maintain_order="left")[name])
+    return pl.DataFrame([column.fill_null(0) for column in columns])
 
 
 def _kernel_columns(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:

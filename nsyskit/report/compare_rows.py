@@ -97,7 +97,10 @@ def _verdict(line: Line) -> str:
     if line.verdict is None:
         return f"– ({line.note})" if line.note else "–"
     beyond = line.beyond_clock is not None and line.changed and not line.low > 0 and not line.high < 0
-    return f"{line.verdict} (beyond the clock: {signed_ns(line.beyond_clock or 0)})" if beyond else line.verdict
+    if not beyond:
+        return line.verdict
+    what = "beyond the clock" if line.kind == "time" else "in steps that replay graphs"
+    return f"{line.verdict} ({what}: {value_text(line, line.beyond_clock or 0, signed=True)})"
 
 
 def value_text(line: Line, value: float, *, signed: bool = False) -> str:

@@ -49,7 +49,7 @@ def _blocks(comparison: Comparison, gates: Sequence[GateResult], *, every: bool)
         Text(f"{reason.level}: {printable(reason.message)}", style=_LEVEL_STYLE[reason.level])
         for reason in comparison.reasons
     ]
-    blocks += [_setup(comparison), Text(printable(f"{comparison.verdict}: {comparison.sentence}"), style="bold")]
+    blocks += [_setup(comparison), Text(printable(_verdict(comparison)), style="bold")]
     for result in gates:
         style = {"violated": "bold red", "undecided": "yellow", "within noise": "yellow"}.get(result.outcome, "green")
         blocks.append(Text(f"gate {printable(gate_text(result))}", style=style))
@@ -58,7 +58,15 @@ def _blocks(comparison: Comparison, gates: Sequence[GateResult], *, every: bool)
     return blocks
 
 
+def _verdict(comparison: Comparison) -> str:
+    if comparison.comparable == "no":
+        return comparison.sentence
+    return f"{comparison.verdict}: {comparison.sentence}"
+
+
 def _setup(comparison: Comparison) -> RenderableType:
+    if not comparison.setup and not comparison.shared_setup:
+        return Text("setup: nothing is known of it", style="dim")
     alike = ", ".join(f"{name} {value}" for name, value in comparison.shared_setup)
     if not comparison.setup:
         return Text(printable(f"setup: no difference known ({alike})"), style="dim")

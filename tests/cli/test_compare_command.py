@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,37 @@ def test_a_gate_file(traces, tmp_path):
 
 def test_what_is_not_comparable_exits_2(traces):
     text = run("compare", traces / "base.sqlite", traces / "other.sqlite", code=2)
-    assert "not comparable: Not comparable: another model: vocabularies of 32000 and 151936." in text
+    assert "Not comparable: another model: vocabularies of 32000 and 151936." in text
+
+
+REAL = Path(__file__).parents[3] / "shared" / "traces"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real exports lie in ../shared/traces")
+def test_real_exports_that_hold_no_steps_are_refused_with_the_reason(traces):
+    """Pairs as somebody might bring them: each with itself, each with the next, each with a llama.cpp run."""
+    paths = sorted(REAL.glob("*/trace.sqlite"))
+    pairs = [*zip(paths, paths, strict=True), *pairwise(paths), *((path, traces / "base.sqlite") for path in paths)]
+    for base, candidate in pairs:
+        document = json.loads(run("compare", "-q", base, candidate, "--format", "json", "--gate",
+                                  "decode.ms_per_token<=+3%", code=2))  # fmt: skip
+        assert document["comparable"] == "no"
+        refused = [reason for reason in document["reasons"] if reason["level"] == "refused"]
+        assert {reason["code"] for reason in refused} <= {"no_steps", "other_model"}
+        assert refused[0]["code"] == "no_steps"
+        assert refused[0]["message"].startswith(f"{document['base'][0]}: this trace holds no llama.cpp steps")
+        assert [gate["outcome"] for gate in document["gates"]] == ["undecided"]
+
+
+@pytest.mark.parametrize("name", ["bench-graph", "cpu-experts", "damaged", "demo", "two-gpus-layer-split"])
+def test_a_trace_does_not_differ_from_itself(name):
+    trace = Path(__file__).parents[2] / "traces" / name / "trace.sqlite"
+    gates = [f"{metric}<=+0" for metric in ("launches_per_token", "syncs_per_token", "bytes_per_token")]
+    document = json.loads(run("compare", trace, trace, "--format", "json", *(w for g in gates for w in ("--gate", g)),
+                              code=2 if name == "two-gpus-layer-split" else 0))  # fmt: skip  # six steps are too few
+    assert document["verdict"] == "no change"
+    assert not any(line["verdict"] in {"slower", "faster", "more", "fewer"}
+                   for phase in document["phases"].values() for line in phase["lines"])  # fmt: skip
 
 
 def test_html_is_deterministic_and_self_contained(traces, tmp_path):

@@ -32,6 +32,16 @@ def slower_kernels(preset: Preset) -> Preset:
     return replace(preset, gpus=(replace(gpu, efficiency=gpu.efficiency / 1.03),))
 
 
+def one_slower_kernel(preset: Preset) -> Preset:
+    """Of all kernels, the one over Q6_K weights 3 % slower."""
+    return replace(preset, gpus=(replace(preset.gpus[0], slow_kernel="mul_mat_vec_q<(ggml_type)14", slow_by=1.03),))
+
+
+def uniformly_slower(preset: Preset) -> Preset:
+    """Every kernel 3 % slower."""
+    return replace(preset, gpus=(replace(preset.gpus[0], slow_kernel="(", slow_by=1.03),))
+
+
 def busier_host(preset: Preset) -> Preset:
     """20 µs more of the host's own work per step."""
     return replace(preset, host=replace(preset.host, prepare_ns=preset.host.prepare_ns + 20_000))

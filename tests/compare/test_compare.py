@@ -1,9 +1,24 @@
 """Pairs whose true difference is known: right sign, size and cause; equal runs are not called different."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from runs import GRAPH, SERVER, SMALL, TINY, busier_host, graphs_off, made, one_slot, run, slower_gpu, slower_kernels
+from runs import (
+    GRAPH,
+    SERVER,
+    SMALL,
+    TINY,
+    busier_host,
+    graphs_off,
+    made,
+    one_slot,
+    one_slower_kernel,
+    run,
+    slower_gpu,
+    slower_kernels,
+    uniformly_slower,
+)  # fmt: skip
 
 from nsyskit.compare.compare import compare
 from nsyskit.compare.noise import NoiseModel
@@ -38,6 +53,47 @@ def test_a_kernel_three_percent_slower():
     assert line.verdict == "slower"
     # 2.25 of 2.50 ms are memory traffic, of which 3 %
     assert line.beyond_clock / line.base == pytest.approx(0.027, abs=0.005)
+
+
+def test_of_all_kernels_one_three_percent_slower():
+    """By its name, with one run a side: the clock, which differs too, is told apart."""
+    for seed in (1, 3):
+        found = compare([run(SMALL, seed)], [run(SMALL, seed + 1, one_slower_kernel)]).phase("decode")
+        assert found.cause == "kernels"
+        (name,) = changed(found, "kernels.")
+        assert name.startswith("kernels.mul_mat_vec_q<(ggml_type)14")
+        line = next(line for line in found.lines if line.name == name)
+        assert line.verdict == "slower"
+        assert line.beyond_clock / line.base == pytest.approx(0.03, abs=0.008)
+
+
+@pytest.mark.parametrize("first", [1, 101])
+def test_all_kernels_three_percent_slower_show_with_three_runs_a_side(first):
+    base = [run(SMALL, first + 10 * at) for at in range(3)]
+    other = [run(SMALL, first + 10 * at + 1, uniformly_slower) for at in range(3)]
+    found = compare(base, other)
+    assert found.verdict == "slower"
+    assert found.phase("decode").cause == "clock"
+    assert found.phase("decode").clock == pytest.approx(1.03, abs=0.015)
+
+
+def evenly(ns):
+    """Five kernels, each a fifth of the step."""
+    kernels = {f"{what}.{name}": value for name in "abcde" for what, value in (("kernel", ns // 5), ("calls", 1))}
+    return made([{"ledger.kernel": ns, **kernels}] * 20)
+
+
+def test_one_run_a_side_cannot_tell_a_slower_build_from_a_slower_clock():
+    one = compare([evenly(1000)], [evenly(1025)])
+    assert one.verdict == "no change"
+    (reason,) = [reason for reason in one.reasons if reason.code == "uniform_shift"]
+    assert "all kernels alike differ by +2.5 %" in reason.message
+    assert "--repeat 3" in reason.message
+    three = compare([evenly(1000)] * 3, [evenly(1025)] * 3)
+    assert three.verdict == "slower"
+    assert {"uniform_shift", "few_runs"}.isdisjoint(reason.code for reason in three.reasons)
+    same = compare([evenly(1000)], [evenly(1015)])
+    assert "uniform_shift" not in {reason.code for reason in same.reasons}
 
 
 def test_a_slower_kernel_shows_in_the_total_with_repetitions():
@@ -123,6 +179,23 @@ def test_below_the_floor_nothing_is_called():
 def test_equal_input_gives_an_equal_result():
     pair = [run(SMALL, 1)], [run(SMALL, 2, slower_kernels)]
     assert compare(*pair) == compare(*pair)
+
+
+def test_graph_health_is_counted_per_token():
+    decode = compare([run(SMALL, 1)], [run(SMALL, 1)]).phase("decode")
+    lines = {line.name: line.base for line in decode.lines}
+    assert lines["graph_launches_per_token"] > 0.9
+    for name in ("captures_per_token", "instantiations_per_token", "updates_per_token", "destroys_per_token"):
+        assert 0 <= lines[name] < 0.1
+
+
+def test_a_trace_without_steps_is_refused_with_the_reason():
+    stepless = replace(made(STEPS), phases={}, without_steps="this trace holds no llama.cpp steps (why)")
+    for pair in ((stepless, made(STEPS)), (made(STEPS), stepless), (stepless, stepless)):
+        found = compare([pair[0]], [pair[1]])
+        assert (found.comparable, found.phases) == ("no", ())
+        assert {reason.code for reason in found.reasons if reason.level == "refused"} == {"no_steps"}
+        assert "no llama.cpp steps (why)" in found.sentence
 
 
 def test_few_steps_are_not_judged():

@@ -28,6 +28,25 @@ def test_counts_are_exact():
     assert outcome(steps(launches=2), steps(), "launches_per_token>=2") == (["violated"], 1)
 
 
+def replays(launches, recorded, count=40):
+    """Steps that replay a graph after so many launches of their own; ``recorded`` others launch 300 kernels."""
+    replayed = {"ledger.kernel": 1000, "launches": launches, "graph_launches": 1}
+    recording = {"ledger.kernel": 1000, "launches": 300, "captures": 1, "graph_launches": 1}
+    return made([recording if at < recorded else replayed for at in range(count)])
+
+
+def test_launches_where_some_steps_record_graphs():
+    """One recording more is an accident of the window; one launch more in every other step is not."""
+    gate = "launches_per_token<=+0"
+    assert outcome(replays(2, 1), replays(2, 1), gate) == (["passed"], 0)
+    assert outcome(replays(2, 1), replays(2, 2), gate) == (["within noise"], 0)
+    assert outcome(replays(2, 0), replays(2, 1), gate) == (["within noise"], 0)
+    assert outcome(replays(2, 1), replays(3, 1), gate) == (["violated"], 1)
+    assert outcome(replays(2, 2), replays(3, 1), gate) == (["violated"], 1)  # fewer in all, one more where it counts
+    assert outcome(replays(2, 1), replays(2, 20), gate) == (["violated"], 1)
+    assert outcome(replays(3, 1), replays(2, 1), gate) == (["passed"], 0)
+
+
 def test_times_are_decided_beyond_noise():
     assert outcome(steps(), steps(1300), "decode.ms_per_token<=+3%") == (["violated"], 1)
     assert outcome(steps(), steps(1035), "decode.ms_per_token<=+3%") == (["within noise"], 0)

@@ -24,6 +24,8 @@ class GpuModel:
     attention_ns_per_kv: float = 20.0  # one token's flash attention walks the cache
     efficiency: float = 0.80  # of the peak bandwidth that a matrix-vector product reaches
     gemm_efficiency: float = 0.45
+    slow_kernel: str = ""  # kernels whose name holds this take ``slow_by`` times as long
+    slow_by: float = 1.0
 
     @property
     def family(self) -> str:

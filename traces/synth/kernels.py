@@ -125,7 +125,8 @@ class Builder:
         gpu = self.gpu
         work = max(moved / (gpu.bandwidth * gpu.efficiency), flops / (gpu.flops * gpu.gemm_efficiency)) * 1e9
         self.what.append(self.catalogue.number(kernel))
-        self.base.append(gpu.small_ns + work + extra_ns)
+        slow = gpu.slow_by if gpu.slow_kernel and gpu.slow_kernel in kernel.demangled else 1.0
+        self.base.append((gpu.small_ns + work + extra_ns) * slow)
         self.parts.append(part)
 
     def small(self, demangled: str, category: str, width: int, *, rows: int | None = None) -> None:
