@@ -38,7 +38,8 @@ class GraphHealth:
     """Calls of each kind that start in the window.
 
     ``recorded`` are launches that left a whole-graph row or node rows; ``coverage`` is their share, None without
-    launches. ``node_level`` tells whether kernels inside graphs are visible, one by one.
+    launches. ``whole`` of them left a whole-graph row, which hides its kernels. ``node_level`` tells whether kernels
+    inside graphs are visible, one by one.
     """
 
     launches: int
@@ -47,6 +48,7 @@ class GraphHealth:
     updates: int
     destroys: int
     recorded: int
+    whole: int
     node_level: bool
 
     @property
@@ -136,7 +138,9 @@ def _graph_health(trace: Trace, window: Window) -> GraphHealth:
         kind: calls.join(names.filter(pl.col("base_name").str.contains(pattern)), on="name_id", how="semi")
         for kind, pattern in GRAPH_CALLS.items()
     }
-    recorded = gpu_ops(trace)["call"].drop_nulls().unique()
+    ops = gpu_ops(trace)
+    recorded = ops["call"].drop_nulls().unique()
+    whole = ops.filter(pl.col("kind") == "graph")["call"].drop_nulls().unique()
     by_graph = set(names.filter(pl.col("base_name").str.contains(GRAPH_CALLS["launches"]))["name_id"])
     nodes = by_graph and op_calls(trace).filter(
         (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(list(by_graph))
@@ -144,6 +148,7 @@ def _graph_health(trace: Trace, window: Window) -> GraphHealth:
     return GraphHealth(
         **{kind: rows.height for kind, rows in by_kind.items()},
         recorded=by_kind["launches"].filter(pl.col("call").is_in(recorded.implode())).height,
+        whole=by_kind["launches"].filter(pl.col("call").is_in(whole.implode())).height,
         node_level=bool(nodes),
     )
 

@@ -57,11 +57,15 @@ def osrt_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
 
 @once_per_trace
 def kernel_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
-    """GPU kernels by demangled name, as nsys's ``cuda_gpu_kern_sum``; ``name_id`` comes along."""
+    """GPU kernels by demangled name, as nsys's ``cuda_gpu_kern_sum``; ``name_id`` comes along, and ``p99_ns``.
+
+    ``p99_ns`` is an observed duration, the nearest to that rank.
+    """
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
     kernels = _within(trace.kernels, window)
-    rows = _durations(kernels, by="name_id")
-    return SumResult("kernel_sum", _finished(named(trace, rows), keep=("name_id",)), window)
+    tail = pl.col("dur").quantile(0.99, interpolation="nearest").cast(pl.Int64).alias("p99_ns")
+    rows = _durations(kernels, by="name_id", more=[tail])
+    return SumResult("kernel_sum", _finished(named(trace, rows), keep=("name_id", "p99_ns")), window)
 
 
 def mem_time_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
@@ -180,7 +184,7 @@ def _memory_operations(trace: Trace, window: Window | None) -> pl.LazyFrame:
     return _within(pl.concat([copies.select(columns), sets.select(columns)]), window)
 
 
-def _durations(frame: pl.LazyFrame, *, by: str | list[str], keep: Sequence[str] = ()) -> pl.DataFrame:
+def _durations(frame: pl.LazyFrame, *, by: str | list[str], more: Sequence[pl.Expr] = ()) -> pl.DataFrame:
     return (
         frame.with_columns(dur=_DUR)
         .group_by(by)
@@ -188,7 +192,7 @@ def _durations(frame: pl.LazyFrame, *, by: str | list[str], keep: Sequence[str] 
             pl.col("dur").sum().alias("total_ns"),
             pl.len().cast(pl.Int64).alias("count"),
             *_statistics(pl.col("dur")),
-            *(pl.col(column).first() for column in keep),
+            *more,
         )
         .collect()
     )

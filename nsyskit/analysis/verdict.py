@@ -15,6 +15,8 @@ from nsyskit.units import human_ns, human_share
 GPU_BOUND_SHARE: Final = 0.85
 COPY_BOUND_SHARE: Final = 0.30
 MIXED_RATIO: Final = 0.90
+_COPIES_TELL: Final = 0.05
+"""Blocking copies are named once they are this much of API time: the waits of the sentence hold theirs."""
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "pipeline-bound": ("peer",),
@@ -126,9 +128,11 @@ def _reason(bottleneck: str, ledger: DeviceLedger, groups: dict[str, int]) -> st
 def _about_sync(sync: SyncResult | None) -> str:
     if sync is None or sync.share_of_api is None or sync.wait_share is None:
         return ""
+    what, share = "Synchronizing calls", sync.share_of_api
+    if sync.sync_copy_share is not None and sync.sync_copy_share > sync.share_of_api + _COPIES_TELL:
+        what, share = "Synchronizing calls and copies that block", sync.sync_copy_share
     return (
-        f" Synchronizing calls are {human_share(sync.share_of_api)} of API time; "
-        f"{human_share(sync.wait_share)} of sync time the GPU was busy."
+        f" {what} are {human_share(share)} of API time; {human_share(sync.wait_share)} of sync time the GPU was busy."
     )
 
 

@@ -15,6 +15,8 @@ import plotly.graph_objects as go
 
 from nsyskit import __version__
 from nsyskit.analysis.analyze import Report
+from nsyskit.analysis.devices import DevicesResult
+from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.timeline import EventsResult, Timelines
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.overview import overview
@@ -51,7 +53,7 @@ CHAPTERS: Final = (
         "kernels",
         "Kernel hotspots",
         "What the GPU spent its working time on.",
-        ("category_sum", "quant_sum", "family_sum", "kernel_sum"),
+        ("category_sum", "family_sum", "quant_sum", "kernel_sum"),
     ),
     Chapter(
         "bubbles",
@@ -85,6 +87,13 @@ CHAPTERS: Final = (
     ),
 )
 
+WINDOWS: Final = {
+    "steady": "looked at: the steady part, after warm-up",
+    "gpu": "looked at: first to last GPU operation",
+    "all": "looked at: all of it",
+    "explicit": "looked at: the window asked for",
+}
+
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline' 'self' file:; style-src 'unsafe-inline'; img-src data: blob:"
 )
@@ -101,7 +110,7 @@ def render_html(report: Report, *, timelines: Timelines | None = None, plotly: P
     if timelines is not None:
         told.insert(1, ("timelines", "Timelines", drawn.chapter(timelines)))
     chapters = [chapter for chapter in told if chapter[2]]
-    chapters.append(("provenance", "Provenance", _provenance(report)))
+    chapters.append(("provenance", "Provenance", _provenance(report, made.empty)))
     content = [
         _head_bar(report, [(anchor, title) for anchor, title, _ in chapters]),
         tag("main", overview(report), *(_section(*chapter) for chapter in chapters), id="main"),
@@ -159,10 +168,10 @@ def library_file() -> bytes:
 
 def _head_bar(report: Report, anchors: Sequence[tuple[str, str]]) -> Html:
     meta, window = report.meta, report.window
-    facts = [meta.name]
+    facts = [meta.name, *_programs(report)]
     facts += sorted({gpu.name for gpu in meta.gpus})
     if window is not None:
-        facts.append(f"window “{window.kind}” {human_ns(window.dur_ns)}")
+        facts.append(f"{WINDOWS[window.kind]}: {human_ns(window.dur_ns)}")
     links = (tag("a", text(title), href=f"#{anchor}") for anchor, title in anchors)
     theme = tag("button", text("Light / dark"), type="button", id="theme")
     return tag(
@@ -170,6 +179,16 @@ def _head_bar(report: Report, anchors: Sequence[tuple[str, str]]) -> Html:
         tag("p", tag("strong", text("nsyskit")), *(tag("span", text(fact)) for fact in facts), class_="facts"),
         tag("nav", *links, theme, aria_label="Sections"),
     )
+
+
+def _programs(report: Report) -> list[str]:
+    """The programs that drove a GPU, or made most OS calls."""
+    devices: DevicesResult | None = report.sections.get("devices")
+    os_threads: OsThreadsResult | None = report.sections.get("osrt_by_thread")
+    pids = {pid for ledger in devices.devices for pid in ledger.use.pids} if devices else set()
+    pids = pids or {thread.pid for thread in (os_threads.threads[:1] if os_threads else ())}
+    names = {report.meta.program_of(pid) for pid in pids}
+    return sorted(name for name in names if name)
 
 
 def _section(anchor: str, title: str, body: Html) -> Html:
@@ -184,7 +203,7 @@ def _chapter(chapter: Chapter, report: Report, made: Sections) -> Html:
     return join([tag("p", text(chapter.lead), class_="lead"), *shown])
 
 
-def _provenance(report: Report) -> Html:
+def _provenance(report: Report, empty: Sequence[str]) -> Html:
     meta, window = report.meta, report.window
     facts = [
         ("trace", meta.name),
@@ -201,6 +220,8 @@ def _provenance(report: Report) -> Html:
     absent = sorted(name for name, result in report.sections.items() if result is None)
     if absent:
         facts.append(("sections without a source", ", ".join(absent)))
+    if empty:
+        facts.append(("nothing to show", " ".join(empty)))
     listed = [item for name, value in facts for item in (tag("dt", text(name)), tag("dd", text(printable(value))))]
     rows = [{"table": name, "rows": number} for name, number in meta.tables.items()]
     tables = table("Rows by nsys table", rows, [words("table", lambda row: row["table"]), count("rows", "rows")])

@@ -165,6 +165,7 @@ def _launch(result: LaunchResult) -> Any:
         "graph": {
             "launches": graph.launches, "captures": graph.captures, "instantiations": graph.instantiations,
             "updates": graph.updates, "destroys": graph.destroys, "recorded": graph.recorded,
+            "whole": graph.whole,
             "coverage": graph.coverage, "node_level": graph.node_level,
         },
         "window": _window(result.window),

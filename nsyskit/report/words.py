@@ -21,7 +21,7 @@ HEADLINES: Final[dict[str, str]] = {
     "host-bound": "The GPU waits for the CPU",
     "cpu-offload-bound": "The GPU waits for layers on the CPU",
     "mixed": "The GPU waits, for two reasons",
-    "idle": "No GPU worked in this window",
+    "idle": "No GPU ran a kernel in this window",
     "none": "No verdict",
 }
 """Bottleneck -> what it means, in one line."""
@@ -36,7 +36,7 @@ ADVICE: Final[dict[str, str]] = {
     "host-bound": "Look at what the program's own code does while the GPU idles.",
     "cpu-offload-bound": "More layers or experts on the GPU, or more CPU threads, help.",
     "mixed": "Removing one of them alone gains little more than its own share.",
-    "idle": "Look at another window, or check that layers were offloaded (n_gpu_layers).",
+    "idle": "Where a GPU was meant to work: look at another window, or check that layers were offloaded (-ngl).",
     "none": "The trust notes say what to capture instead.",
 }
 """Bottleneck -> where to look next."""

@@ -111,6 +111,13 @@ class TestGraphs:
     def test_without_launches_no_coverage(self, tmp_path):
         assert result(tmp_path, api("cudaFree", 0, 3)).graph.coverage is None
 
+    def test_whole_rows_and_node_rows_are_told_apart(self, tmp_path):
+        found = result(
+            tmp_path, api("cudaGraphLaunch", 0, 3, corr=1), api("cudaGraphLaunch", 3, 5, corr=2),
+            api("cudaGraphLaunch", 5, 8, corr=3), graph(5, 8, corr=1), kernel("k", 8, 9, corr=2),
+        ).graph  # fmt: skip
+        assert (found.launches, found.recorded, found.whole) == (3, 2, 1)
+
     def test_a_graph_launch_is_no_kernel_launch(self, tmp_path):
         assert result(tmp_path, api("cudaGraphLaunch", 0, 3, corr=1), graph(5, 8, corr=1)).launches == 0
 

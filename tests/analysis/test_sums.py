@@ -28,6 +28,12 @@ def test_every_figure_of_a_row(tmp_path):
     assert (add["name"], add["time_share"], add["stddev_ns"]) == ("add", 0.1, 0.0)
 
 
+def test_p99_of_a_kernel_is_an_observed_duration(tmp_path):
+    """Of 200 durations 1, 2, … 200 the nearest to rank 0.99 · 199 = 197.01 is 198."""
+    trace = open_tiny(tmp_path, *(kernel("mul", 0, length) for length in range(1, 201)), kernel("add", 0, 3))
+    assert rows(sums.kernel_sum(trace), "name", "p99_ns") == [("mul", 198), ("add", 3)]
+
+
 def test_the_median_of_an_even_count_is_the_mean_of_the_middle_two(tmp_path):
     trace = open_tiny(tmp_path, *(kernel("mul", 0, length) for length in (3, 5, 8, 13)))
     assert rows(sums.kernel_sum(trace), "med_ns") == [(6.5,)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_trace import api, fact, kernel, memcpy, open_tiny, process, string, thread_name, write_sqlite
+from tiny_trace import api, fact, kernel, memcpy, open_tiny, os_call, process, string, thread_name, write_sqlite
 
 from nsyskit.analysis.analyze import analyze
 from nsyskit.analysis.timeline import events, timelines
@@ -24,6 +24,7 @@ from nsyskit.report.words import ADVICE, HEADLINES, PARTS
 from nsyskit.trace import Window
 
 DEMO = Path(__file__).resolve().parents[2] / "traces" / "demo" / "trace.sqlite"
+TWO_GPUS = DEMO.parents[1] / "two-gpus-layer-split" / "trace.sqlite"
 EVIL = "<script>alert(1)</script><b onmouseover=x>&\"'"
 ROWS = (
     process(f"/home/zebra77/{EVIL}"), thread_name(EVIL),
@@ -78,12 +79,42 @@ def test_the_first_screen_says_what_bounds_the_run():
     start = page.said[: page.said.index("Phases and steps What a token cost")]
     assert "What bounds this run The GPU waits for the CPU host-bound" in start
     parts = (
-        "Decode, ms per token", "GPU busy", "Largest idle cause host", "At most this much faster without",
+        "Decode, ms per token", "GPU busy", "Most of it idle because 16.00 ms host: CPU runs the",
+        "Worth trying first --backend-sampling",
+        "Kernel time is spent in matmul_quant", "At most this much faster without",
         "Where each GPU's time went", "Where the driving threads' time went", "How far to trust this",
     )  # fmt: skip
     for part in parts:
         assert part in start
     assert "CUDA graphs were traced node by node" in start
+
+
+def test_a_run_on_the_cpu_says_what_it_printed_and_hides_what_it_lacks(tmp_path):
+    bench = (
+        '[{"build_commit": "a", "n_prompt": 0, "n_gen": 8, "n_depth": 0, "avg_ts": 50.0, "avg_ns": 160000000}, '
+        '{"build_commit": "a", "n_prompt": 0, "n_gen": 16, "n_depth": 0, "avg_ts": 25.0, "avg_ns": 640000000}]'
+    )
+    told = analyze(open_tiny(tmp_path, os_call("poll", 0, 8)), logs=(bench,))
+    page = Page(render_html(told))
+    assert "What bounds this run No verdict CUDA was not collected" in page.said
+    assert "Decode, ms per token 30.00 median of 2 printed means, slowest 40.00 by the program's own clock" in page.said
+    sections = [attrs["id"] for tag, attrs in page.elements if tag == "section"]
+    assert sections == ["overview", "program", "host", "provenance"]
+    assert "nothing to show No advice: no llama.cpp steps were found in this trace." in page.said
+
+
+@pytest.mark.parametrize(("end", "near"), [(85, True), (51, False)])
+def test_a_verdict_near_the_border_says_so(tmp_path, end, near):
+    """Busy 85 of 100, then 51 of 100."""
+    rows = [api("cudaLaunchKernel", 0, 1, corr=1), kernel("k", 1, end, corr=1), kernel("k", 100, 101)]
+    assert ("near the border: from 85.0 % busy on" in page_of(open_tiny(tmp_path, *rows))[1].said) is near
+
+
+def test_a_gpu_is_told_once_where_all_of_the_window_is_steps():
+    _, page = page_of(open_trace(TWO_GPUS))
+    bars = [attrs["aria-label"] for tag, attrs in page.elements if tag == "div" and attrs.get("class") == "bar"]
+    names = [label.split(":")[0] for label in bars if label and label.startswith("GPU ")]
+    assert sorted(names) == ["GPU 0 NVIDIA GeForce RTX 3060", "GPU 1 NVIDIA GeForce RTX 3060"]
 
 
 def test_sections_in_the_order_of_the_house():

@@ -249,7 +249,8 @@ def _launch(result: LaunchResult) -> go.Figure:
                 customdata=[human_ns(value) for value in known.values()],
                 hovertemplate="%{y} %{text}: %{customdata}<extra></extra>",
             )
-    return laid_out(drawn, rows=5, x="µs, logarithmic", x_type="log")
+    laid_out(drawn, rows=5, x="µs, logarithmic", x_type="log")
+    return drawn.update_yaxes(range=[-0.5, len(drawn.data) - 0.4])  # room for the topmost labels
 
 
 @figure.register

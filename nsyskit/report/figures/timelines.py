@@ -7,6 +7,7 @@ Traces carry ``meta`` (lane, part) so that the script knows which is which.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -44,7 +45,7 @@ def _density(result: DensityResult) -> go.Figure:
             shares = (level[f"{lane.key}/{part}"] / width).fill_nan(0.0).round(4).to_list()
             drawn.add_scatter(
                 x=x,
-                y=[*shares, shares[-1]],
+                y=[*shares, *shares[-1:]],
                 stackgroup=lane.key,
                 line={"width": 0, "shape": "hv"},
                 mode="lines",
@@ -102,6 +103,13 @@ def _events(result: EventsResult) -> go.Figure:
             seen.add(part)
     _laid_out_lanes(drawn, result.lanes, [_EVENT_PX] * len(result.lanes), unit, legend=len(seen))
     return drawn.update_layout(hovermode="closest", barmode="overlay", xaxis_range=_whole(result.window, unit))
+
+
+def hull(result: DensityResult | EventsResult) -> go.Figure:
+    """The figure without its data, for the page: there a script fills it in by its zoom."""
+    if isinstance(result, DensityResult):
+        return figure(replace(result, levels=(result.levels[0].clear(),)))
+    return figure(replace(result, events=result.events.clear(), bubbles=result.bubbles.clear()))
 
 
 def part_words(lane: Lane, part: str) -> str:
@@ -170,6 +178,7 @@ def _laid_out_lanes(
     inner = sum(heights) + _LABEL_PX * len(lanes) or 1
     at = float(inner)
     annotations: list[dict[str, Any]] = []
+    axes: dict[str, Any] = {}
     for index, (lane, height) in enumerate(zip(lanes, heights, strict=True)):
         top = at - _LABEL_PX
         bottom = top - height
@@ -182,7 +191,7 @@ def _laid_out_lanes(
             "zeroline": False,
             "anchor": "x",
         }
-        drawn.update_layout({f"yaxis{index + 1 if index else ''}": axis})
+        axes[f"yaxis{index + 1 if index else ''}"] = axis
         annotations.append(
             {
                 "x": 0,
@@ -200,6 +209,7 @@ def _laid_out_lanes(
     lines = -(-legend // 2)
     margin = AXIS_PX + 22 * lines
     drawn.update_layout(
+        **axes,
         annotations=annotations,
         height=inner + margin,
         margin={"l": 4, "r": 8, "t": 4, "b": margin},

@@ -45,6 +45,12 @@ class Sections:
     """Makes pieces of the page and keeps the figures that a script draws later, by their id."""
 
     figures: dict[str, go.Figure] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+
+    def nothing(self, line: str) -> Html:
+        """A section that has nothing to show takes no room; ``line`` is told at the end of the page."""
+        self.empty.append(line)
+        return NOTHING
 
     def drawn(self, identifier: str, drawn: go.Figure, described: str) -> Html:
         """The place where a figure will stand; its height is fixed now, so that nothing jumps."""
@@ -92,7 +98,7 @@ class Sections:
     @block.register
     def _advice(self, result: AdviceResult, name: str) -> Html:  # noqa: ARG002
         if result.withheld is not None:
-            return _note(result.withheld)
+            return self.nothing(f"{result.withheld[:1].upper()}{result.withheld[1:]}.")
         return tag("ol", *(_experiment(item) for item in result.items), class_="advice") if result.items else NOTHING
 
     @block.register
@@ -161,7 +167,7 @@ class Sections:
     @block.register
     def _sync(self, result: SyncResult, name: str) -> Html:
         if result.share_of_api is None:
-            return _note("No CUDA API call in this window.")
+            return self.nothing("No CUDA API call in this window.")
         told = [
             (
                 f"Synchronizing functions are {human_share(result.share_of_api)} of all time in CUDA calls "
@@ -200,7 +206,7 @@ class Sections:
     @block.register
     def _launch(self, result: LaunchResult, name: str) -> Html:
         if not result.launches and not result.graph.launches:
-            return _note("Nothing was launched in this window.")
+            return self.nothing("Nothing was launched in this window.")
         told = [f"{human_count(result.launches)} launch calls, {human_count(result.pairs)} kernels paired with theirs."]
         if result.shorter_than_launch_share is not None:
             told.append(
@@ -238,7 +244,7 @@ class Sections:
     @block.register
     def _copies(self, result: CopiesResult, name: str) -> Html:
         if result.hist.is_empty():
-            return _note("No copy in this window.")
+            return self.nothing("No copy in this window.")
         blocked = (
             f"{human_count(result.blocking_count)} copies held their caller, for {human_ns(result.blocking_ns)} in all."
             if result.blocking_count
@@ -286,7 +292,9 @@ class Sections:
                 count("count", "count"),
             ],
         )
-        return join([self.drawn(name, figure(result), f"Kernel time by {result.by}"), rows])
+        if result.by != "category":
+            return rows
+        return _beside(self.drawn(name, figure(result), f"Kernel time by {result.by}"), rows)
 
     @block.register
     def _sum(self, result: SumResult, name: str) -> Html:
@@ -316,7 +324,7 @@ class Sections:
     @block.register
     def _os_threads(self, result: OsThreadsResult, name: str) -> Html:
         if not result.threads:
-            return _note("No OS runtime call was recorded.")
+            return self.nothing("No OS runtime call was recorded.")
         rows = table(
             "OS runtime calls by thread",
             [_os_row(thread) for thread in result.threads],
@@ -398,6 +406,11 @@ def _slowest(result: StepsResult) -> Html:
     )
 
 
+def _beside(*pieces: Html) -> Html:
+    """Next to each other where the screen is wide enough."""
+    return tag("div", *pieces, class_="beside")
+
+
 def _note(line: str) -> Html:
     return tag("p", text(line), class_="note")
 
@@ -465,7 +478,9 @@ def _graphs(result: LaunchResult) -> Html:
         return _note("No CUDA graph was launched in this window.")
     rows = [
         {"what": "launches", "count": graph.launches},
-        {"what": "of them recorded", "count": graph.recorded},
+        {"what": "recorded as a whole: their kernels are hidden", "count": graph.whole},
+        {"what": "recorded node by node", "count": graph.recorded - graph.whole},
+        {"what": "left no row: what they ran is unknown", "count": graph.launches - graph.recorded},
         {"what": "captures", "count": graph.captures},
         {"what": "instantiations", "count": graph.instantiations},
         {"what": "updates", "count": graph.updates},

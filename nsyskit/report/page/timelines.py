@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.devices import BUSY_PARTS
 from nsyskit.analysis.timeline import DensityResult, EventsResult, Lane, Timelines
-from nsyskit.report.figures import figure
-from nsyskit.report.figures.timelines import AXIS_PX
+from nsyskit.report.figures.timelines import AXIS_PX, hull
 from nsyskit.report.page.bars import legend_entry
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.lod import density_packet, events_packet
@@ -47,7 +46,7 @@ class Drawn:
             "down to the finest level."
         )
         title = tag("h3", text(f"The whole window: {human_ns(result.window.dur_ns)}"))
-        plot = self._plot("timeline", figure(result), density_packet(result), "Timeline of the whole window")
+        plot = self._plot("timeline", hull(result), density_packet(result), "Timeline of the whole window")
         return tag("div", title, tag("p", text(lead), class_="lead"), plot, _legend(result.lanes))
 
     def _events(self, index: int, exact: EventsResult) -> Html:
@@ -55,7 +54,7 @@ class Drawn:
         told = f"{human_count(exact.total)} events in {human_ns(exact.window.dur_ns)}"
         if exact.aggregated:
             told += ": too many for one figure, so neighbours are put together"
-        plot = self._plot(f"events-{index}", figure(exact), events_packet(exact), f"Timeline: {exact.title}")
+        plot = self._plot(f"events-{index}", hull(exact), events_packet(exact), f"Timeline: {exact.title}")
         return tag("div", title, tag("p", text(f"{told}."), class_="lead"), plot, _legend(exact.lanes))
 
     def _plot(self, identifier: str, drawn: go.Figure, packet: bytes, described: str) -> Html:
@@ -63,8 +62,6 @@ class Drawn:
         packet_id = f"lod-{identifier}"
         self.packets.append(packed(packet_id, packet))
         _without_legend(drawn)
-        for trace in drawn.data:
-            _empty(trace)
         buttons = (tag("button", text(label), type="button", data_zoom=action) for action, label in _ACTIONS)
         tools = tag("div", *buttons, class_="timeline-tools", role="group", aria_label=f"{described}: zoom")
         status = tag("p", class_="timeline-status", role="status", id=f"status-{identifier}")
@@ -84,12 +81,3 @@ def _without_legend(drawn: go.Figure) -> None:
     """The page's own legend wraps on narrow screens; plotly's does not."""
     spare = drawn.layout.margin.b - AXIS_PX
     drawn.update_layout(showlegend=False, height=drawn.layout.height - spare, margin_b=AXIS_PX)
-
-
-def _empty(trace: go.Scatter | go.Bar) -> None:
-    """Take a trace's data out: the packet holds it, at every level."""
-    trace.x = trace.y = ()
-    if trace.type == "bar":
-        trace.base = trace.customdata = ()
-    else:
-        trace.text = None
