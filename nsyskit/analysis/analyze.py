@@ -66,7 +66,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
 }
 """Section -> analysis, in the order of computing."""
 
-_BY_OUTPUT: Final = frozenset({"program", "startup", "depth"})
+_BY_OUTPUT: Final = frozenset({"program", "startup", "depth", "steps"})
 _BY_CATALOGUE: Final = frozenset({"kernel_sum", "category_sum", "family_sum", "quant_sum"})
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {

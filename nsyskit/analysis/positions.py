@@ -77,6 +77,12 @@ def positions(trace: Trace, texts: tuple[str, ...] = ()) -> Positions:
     return Positions("since_prefill", _frame(_since_prefill(steps)), 0)
 
 
+@once_per_trace
+def generating(trace: Trace, texts: tuple[str, ...] = ()) -> dict[int, int]:
+    """For steps whose sequences the program's output tells: how many of them generate, by the step's index."""
+    return {index: len(depths) for index, depths in _by_program(trace, texts) if depths}
+
+
 def _frame(found: Iterator[tuple[int, tuple[int, ...]]]) -> pl.DataFrame:
     rows = [(index, sum(depths) / len(depths), sum(depths)) for index, depths in found if depths]
     return pl.DataFrame(rows, schema=_COLUMNS, orient="row").sort("index")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
+from nsyskit.analysis.prompt_cost import PromptCost, prompt_cost
 from nsyskit.analysis.steps import find_steps, inside_steps, op_steps, step_at
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
@@ -29,6 +30,7 @@ _EVENTS: Final = ("allocations", "loads")
 _ALLOCATES: Final = "^(cuda|cu)(Malloc|Free|MemAlloc|MemFree|MemCreate)"
 _LOADS: Final = "^(cuda|cu)(Module(Load|Get)|LibraryLoad)"
 _SLOWEST: Final = 5
+_SLOWEST_BY_PROMPT: Final = 2
 _HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 _CLOCK_DROP: Final = 1.10
 
@@ -66,8 +68,10 @@ class StepsResult:
         ledger: of the GPU busiest inside steps, the instants inside steps of the window only.
         offload_ns: of that, idle time of causes host, os and blocked between the first and the last operation of a
             step: the CPU computes between GPU segments.
-        slowest: ``index phase period_ns times cause``: ``times`` the phase's median, and what was different.
+        slowest: ``index phase period_ns times cause``: ``times`` the phase's median, and what was different. A batch
+            that another slot's prompt came into is held against batches without one.
         prompt_cost_ms: median period of mixed steps above that of decode steps: what a prompt chunk costs the others.
+        prompts: the same token by token, None where no batch holds prompts beside generating sequences.
     """
 
     window: Window
@@ -78,10 +82,13 @@ class StepsResult:
     by_phase: Mapping[str, PhaseCost]
     slowest: pl.DataFrame
     prompt_cost_ms: float | None
+    prompts: PromptCost | None = None
 
 
-def steps(trace: Trace, *, window: Window | None = None) -> StepsResult:
+def steps(trace: Trace, *, window: Window | None = None, texts: Sequence[str] = ()) -> StepsResult:
     """Steps that begin in the window (default: ``steady``, all when nothing is steady), and what their tokens cost.
+
+    ``texts`` is output of the program to read instead of what the trace kept: it tells which sequences generate.
 
     Raises:
         MissingTableError: no step was found; the message says why.
@@ -95,6 +102,7 @@ def steps(trace: Trace, *, window: Window | None = None) -> StepsResult:
     inside = clip(inside_steps(trace), window.start_ns, window.end_ns)
     ledgers = [device_ledger(trace, use, window, inside=inside) for use in gpu_uses(trace)]
     ledger = max(ledgers, key=lambda one: one.busy_ns)
+    prompts = prompt_cost(trace, rows, tuple(texts))
     return StepsResult(
         window=window,
         steps=rows,
@@ -102,8 +110,9 @@ def steps(trace: Trace, *, window: Window | None = None) -> StepsResult:
         ledger=ledger,
         offload_ns=_offload(trace, ledger.use, window, inside),
         by_phase=by_phase,
-        slowest=_slowest(rows),
+        slowest=_slowest(rows, prompts),
         prompt_cost_ms=_prompt_cost(rows),
+        prompts=prompts,
     )
 
 
@@ -240,18 +249,34 @@ def _categories(trace: Trace, rows: pl.DataFrame) -> dict[str, int]:
     return {str(name): int(ns) for name, ns in sums.iter_rows()}
 
 
-def _slowest(rows: pl.DataFrame) -> pl.DataFrame:
+def _slowest(rows: pl.DataFrame, prompts: PromptCost | None) -> pl.DataFrame:
     """The steps that exceed their phase's median most, each with what was different in it."""
     timed = rows.filter(pl.col("period_ns").is_not_null())
     timed = timed.with_columns(times=pl.col("period_ns") / pl.col("period_ns").median().over("phase", "n_tokens"))
-    top = timed.sort(["times", "index"], descending=[True, False]).head(_SLOWEST)
+    delayed = _delayed(timed, prompts)
+    own = timed.join(delayed, on="index", how="anti", maintain_order="left")
+    top = own.sort(["times", "index"], descending=[True, False]).head(_SLOWEST)
     causes = []
     for row in top.iter_rows(named=True):
         like = timed.filter((pl.col("phase") == row["phase"]) & (pl.col("n_tokens") == row["n_tokens"]))
         causes.append(_difference(row, like))
-    return top.select("index", "phase", "begin_ns", "period_ns", "times").with_columns(
-        cause=pl.Series(causes, dtype=pl.String)
-    )
+    columns = ["index", "phase", "begin_ns", "period_ns", "times"]
+    found = pl.concat([top.select(columns).with_columns(cause=pl.Series(causes, dtype=pl.String)), delayed])
+    return found.sort(["times", "index"], descending=[True, False]).head(_SLOWEST)
+
+
+def _delayed(timed: pl.DataFrame, prompts: PromptCost | None) -> pl.DataFrame:
+    """The steps that another slot's prompt held up most: two at most, for they are many and of one kind."""
+    columns = [*("index", "phase", "begin_ns", "period_ns", "times"), "cause"]
+    if prompts is None:
+        return timed.clear().with_columns(cause=pl.lit(None, pl.String)).select(columns)
+    told = pl.format(
+        "another slot's prompt ({} tokens): +{} ms for {}", "prompt_tokens",
+        (pl.col("extra_ns") / 1e6).round(3), "generating",
+    )  # fmt: skip
+    chunks = prompts.chunks.select("index", times=pl.col("interval_ns") / pl.col("usual_ns"), cause=told)
+    found = timed.drop("times").join(chunks, on="index", how="inner", maintain_order="left")
+    return found.sort(["times", "index"], descending=[True, False]).head(_SLOWEST_BY_PROMPT).select(columns)
 
 
 def _difference(row: Mapping[str, Any], like: pl.DataFrame) -> str:

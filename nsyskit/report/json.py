@@ -24,6 +24,7 @@ from nsyskit.analysis.layers import LayersResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.prompt_cost import PromptCost
 from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
@@ -247,7 +248,19 @@ def _steps(result: StepsResult) -> Any:
         "by_phase": {phase: _phase(cost) for phase, cost in result.by_phase.items()},
         "slowest": _rows(result.slowest),
         "prompt_cost_ms": result.prompt_cost_ms,
+        "prompts": None if result.prompts is None else _prompts(result.prompts),
         "steps": _rows(result.steps),
+    }
+
+
+def _prompts(cost: PromptCost) -> dict[str, Any]:
+    return {
+        "affected": cost.affected,
+        "tokens": cost.tokens,
+        "counted": cost.counted,
+        "extra_ms": dict(cost.extra_ms),
+        "us_per_prompt_token": cost.us_per_prompt_token,
+        "chunks": _rows(cost.chunks),
     }
 
 

@@ -43,7 +43,7 @@ from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.report.palette import PART_COLORS
-from nsyskit.report.words import growth_sentences, limit_sentences
+from nsyskit.report.words import growth_sentences, limit_sentences, prompt_sentence
 from nsyskit.units import human_bytes, human_count, human_ns, human_share, printable
 
 TITLES: Final = {
@@ -278,8 +278,8 @@ def _steps(result: StepsResult, layout: Layout) -> RenderableType | None:
     blocks: list[RenderableType] = [head]
     for cost in result.by_phase.values():
         blocks += _phase(cost)
-    if result.prompt_cost_ms is not None:
-        blocks.append(Text(f"A prompt chunk delays the other slots' token by {result.prompt_cost_ms:.2f} ms (median)"))
+    if result.prompts is not None:
+        blocks.append(Text(prompt_sentence(result.prompts)))
     for row in result.slowest.filter(pl.col("times") >= _SLOW).iter_rows(named=True):
         told = f"  step {row['index']} ({row['phase']}) took {row['times']:.1f}× the median: {row['cause']}"
         blocks.append(_clipped(told, layout.width, style="dim"))

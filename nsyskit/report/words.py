@@ -9,6 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.limits import LimitsResult
+from nsyskit.analysis.prompt_cost import PromptCost
 from nsyskit.units import human_bytes, human_ns, human_share
 
 HEADLINES: Final[dict[str, str]] = {
@@ -80,6 +81,17 @@ SYNC_CLASSES: Final[dict[str, str]] = {
 def waiting(cause: str) -> str:
     """What the CPU does meanwhile, for a cause of idle time."""
     return PARTS[cause].removeprefix("idle, ")
+
+
+def prompt_sentence(cost: PromptCost) -> str:
+    """What prompts cost the slots that generate meanwhile."""
+    waits = cost.extra_ms
+    each = "" if cost.us_per_prompt_token is None else f", {cost.us_per_prompt_token:.1f} µs a token of a prompt"
+    return (
+        f"Other slots' prompts delayed {cost.affected:,} of {cost.tokens:,} generated tokens "
+        f"({human_share(cost.affected_share)}), by {waits['p50']:.2f} ms (median), {waits['p95']:.2f} ms (p95), "
+        f"{waits['max']:.2f} ms (most){each}"
+    )
 
 
 def growth_sentences(result: DepthResult) -> list[str]:

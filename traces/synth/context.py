@@ -77,7 +77,7 @@ class Context:
     def main(self) -> Stream:
         return self.segments[-1].stream
 
-    def decode(self, load: Load, phase: str, requests: tuple[int, ...]) -> Step:
+    def decode(self, load: Load, phase: str, requests: tuple[int, ...], *, generating: int | None = None) -> Step:
         """One ubatch, up to the output copy. Its wait is ``synchronize``, or the next ubatch's first."""
         self.world.noise.next_step()
         host = self.driver.host
@@ -86,6 +86,7 @@ class Context:
         step = Step(
             len(self.world.steps), self.driver.process.number, self.driver.thread.number, self.name, phase,
             load.n_tokens, load.n_outputs, load.n_seq, load.n_kv, requests,
+            (load.n_seq if phase == "decode" else 0) if generating is None else generating,
         )  # fmt: skip
         self.world.steps.append(step)
         for number, segment in enumerate(self.segments):

@@ -131,7 +131,8 @@ class Server:
             sum(n for _, n, _ in ubatch), sum(outputs for _, _, outputs in ubatch),
             sum(slot.n_kv for slot in self.slots) + 1, len(ubatch),
         )  # fmt: skip
-        self.context.decode(load, phase, tuple(slot.task for slot, _, _ in ubatch))
+        requests = tuple(slot.task for slot, _, _ in ubatch)
+        self.context.decode(load, phase, requests, generating=len(decoding))
 
     def _sample(self, sampled: list[Slot]) -> None:
         driver = self.context.driver

@@ -537,7 +537,8 @@ def _step(step: Step, layout: Layout) -> Json:
         "index": step.index, "pid": layout.world.processes[step.process].pid,
         "tid": layout.world.threads[step.thread].tid, "context": step.context, "phase": step.phase,
         "n_tokens": step.n_tokens, "n_outputs": step.n_outputs, "n_seq": step.n_seq, "n_kv": step.n_kv,
-        "requests": list(step.requests), "begin_ns": step.begin, "forward_end_ns": step.forward_end,
+        "requests": list(step.requests), "n_generating": step.n_generating,
+        "begin_ns": step.begin, "forward_end_ns": step.forward_end,
         "end_ns": step.end, "last_of_request": step.last_of_request, "holds_capture": step.warm,
     }  # fmt: skip
 

@@ -139,6 +139,7 @@ class Step:
     n_seq: int
     n_kv: int
     requests: tuple[int, ...]
+    n_generating: int  # sequences with a token beside prompts
     begin: int = -1
     forward_end: int = -1
     end: int = -1

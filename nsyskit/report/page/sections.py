@@ -33,7 +33,7 @@ from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
 from nsyskit.report.text import TITLES, shortened
-from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences
+from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences, prompt_sentence
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
 NAME_CHARACTERS: Final = 110
@@ -85,9 +85,8 @@ class Sections:
     def _steps(self, result: StepsResult, name: str) -> Html:
         torn = f"; {result.torn} torn at the edges of the trace are left out" if result.torn else ""
         told = [tag("p", text(f"{human_count(result.steps.height)} steps begin in the window{torn}."))]
-        if result.prompt_cost_ms is not None:
-            line = f"A prompt chunk delays the other slots' token by {result.prompt_cost_ms:.2f} ms (median)."
-            told.append(tag("p", text(line)))
+        if result.prompts is not None:
+            told.append(tag("p", text(f"{prompt_sentence(result.prompts)}.")))
         bars = [phase_bar(cost) for cost in result.by_phase.values() if sum(cost.ledger.values())]
         if bars:
             bars.insert(0, tag("h3", text("Where the time of a token goes")))
