@@ -18,7 +18,7 @@ from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.limits import ModelLoad
 from nsyskit.analysis.pairing import op_calls
 from nsyskit.analysis.step_costs import busiest
-from nsyskit.analysis.steps import find_steps, step_at
+from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
 from nsyskit.ggml.decode_order import ATTENTION, Matrix, Order, orders, unknown_roles
@@ -140,11 +140,14 @@ def _kernels(trace: Trace, steps: pl.DataFrame) -> pl.DataFrame:
 
     Columns: ``step dur name_id family category quant grid_x``.
     """
-    ops = op_calls(trace).filter(pl.col("kind") == "kernel")
     at = pl.coalesce("call_start_ns", "start_ns")
-    facts = trace.kernels.select("name_id", "grid_x").collect()[ops["row"]]
-    rows = ops.with_columns(step_at(trace, ops.with_columns(start_ns=at)), at=at).hstack(facts)
-    own = rows.filter(pl.col("step").is_in(steps["index"].implode()))
+    own = (
+        op_calls(trace)
+        .select("kind", "row", "start_ns", "end_ns", at=at)
+        .with_columns(op_steps(trace).cast(pl.Int64).alias("step"))
+        .filter((pl.col("kind") == "kernel") & pl.col("step").is_in(steps["index"].implode()))
+    )
+    own = own.hstack(trace.kernels.select("name_id", "grid_x").collect()[own["row"]])
     known = kernel_facts(trace).select("name_id", "family", "category", "quant")
     attention = pl.col("category").is_in(["attention", "softmax"])
     matrices = pl.col("category").str.starts_with("matmul") & ~pl.col("family").is_in(_AUXILIARY)
