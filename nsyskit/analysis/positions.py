@@ -15,6 +15,7 @@ import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.program import kept_output, request_counts, requests_of, steps_of
+from nsyskit.analysis.program_batches import batched_depths
 from nsyskit.analysis.program_runs import bench_depths, passes_of, served_depths
 from nsyskit.analysis.steps import find_steps
 from nsyskit.ggml.outputs import ProgramNumbers, parse_output
@@ -93,10 +94,14 @@ def _by_program(trace: Trace, texts: Sequence[str]) -> Iterator[tuple[int, tuple
     for pid, text in [(None, text) for text in texts] or kept_output(trace):
         numbers = parse_output(text)
         steps = steps_of(trace, pid)
-        for tool, depths_of in (("llama-bench", _bench), ("llama-server", _server)):
+        for tool, depths_of in _TELLING.items():
             own = [one for one in numbers if one.tool == tool]
             if own and steps.height:
                 yield from zip(steps["index"], depths_of(own, steps), strict=True)
+
+
+def _batched(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[tuple[int, ...]]:
+    return batched_depths(numbers, passes_of(steps))
 
 
 def _bench(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[tuple[int, ...]]:
@@ -110,6 +115,10 @@ def _server(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[tupl
         _cached(next(iter(request.values())), *count) for request, count in zip(requests, counts, strict=True)
     ]  # fmt: skip
     return [depths or () for depths in served_depths(counts, passes_of(steps), cached)]
+
+
+_TELLING: Final = {"llama-bench": _bench, "llama-batched-bench": _batched, "llama-server": _server}
+"""Tools whose output tells depths, and how."""
 
 
 def _cached(one: ProgramNumbers, n_prompt: int, n_gen: int) -> int:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.program_batches import batched_ns, perplexity_ns
 from nsyskit.analysis.program_runs import bench_ns, passes_of, perf_ns, served
 from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.trust import TrustNote
@@ -21,7 +22,7 @@ DIFFERS: Final = 0.05
 _TOO_SHORT_MS: Final = 1.0
 """Differences below this are work around a step that only the program's clock covers."""
 
-_PERF_TOOLS: Final = frozenset({"llama-cli", "llama-completion", "llama-perplexity"})
+_PERF_TOOLS: Final = frozenset({"llama-cli", "llama-completion"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,33 @@ def _by_perf(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[Pro
     return [ProgramRow(one, rates[id(one)], "steps") if rates.get(id(one)) else ProgramRow(one) for one in numbers]
 
 
+def _batched(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
+    times = batched_ns(numbers, passes_of(steps))
+    return [
+        ProgramRow(one, one.n_divisor / took * 1e9, "steps") if took and one.n_divisor else ProgramRow(one)
+        for one, took in zip(numbers, times, strict=True)
+    ]
+
+
+def _perplexity(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
+    """Its own time of a pass; of perf lines it has one for all prompts, for it generates nothing."""
+    passes = passes_of(steps)
+    rows = []
+    for one in numbers:
+        if one.label.startswith("pass ") and (took := perplexity_ns(one.n_prompt or 0, passes)):
+            ns, slack_ms = took
+            rows.append(ProgramRow(one, (one.n_prompt or 0) / ns * 1e9, "steps", slack_ms))
+        elif one.phase == "prefill" and not one.label.startswith("pass "):
+            ns = perf_ns(one.n_prompt or 0, 0, passes, ["prefill"] * len(passes)).get("prefill", 0)
+            rows.append(ProgramRow(one, (one.n_prompt or 0) / ns * 1e9, "steps") if ns else ProgramRow(one))
+        else:
+            rows.append(ProgramRow(one))
+    return rows
+
+
 _MATCHERS: Final[dict[str, Callable[[Sequence[ProgramNumbers], pl.DataFrame], list[ProgramRow]]]] = {
     "llama-bench": _bench,
     "llama-server": _served,
+    "llama-batched-bench": _batched,
+    "llama-perplexity": _perplexity,
 }

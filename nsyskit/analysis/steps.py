@@ -47,7 +47,9 @@ _MAX_VECTOR_BATCH: Final = 8
 _BREAKS_GROUP: Final = "^(cuda|cu)(Malloc|Free|HostAlloc|Host|Memset|Module|Library|StreamCreate|Ctx|Init)"
 _BUILDS: Final = "^(cuda|cu)(StreamBeginCapture|GraphInstantiate|Module(Load|Get)|LibraryLoad)"
 _MIN_IDLE_NS: Final = 200_000
-_ONE_SEQUENCE_TOOLS: Final = frozenset({"llama-bench", "llama-cli", "llama-completion", "llama-simple"})
+_NEVER_MIXING_TOOLS: Final = frozenset({
+    "llama-bench", "llama-cli", "llama-completion", "llama-simple", "llama-batched-bench", "llama-perplexity",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +453,7 @@ def _close_requests(steps: list[_Timed], blocked: pl.DataFrame | None) -> None:
 def _described(trace: Trace, key: tuple[object, ...], steps: Sequence[_Timed]) -> list[dict[str, object]]:
     vocabulary = _n_vocab([step.one for step in steps])
     outputs = [_n_outputs(step.one, vocabulary) for step in steps]
-    phases = _phases(steps, outputs, alone=_one_sequence(trace))
+    phases = _phases(steps, outputs, alone=_never_mixes(trace))
     families = _families(trace, key, steps)
     rows: list[dict[str, object]] = []
     for step, n_outputs, phase, family in zip(steps, outputs, phases, families, strict=True):
@@ -486,11 +488,11 @@ def _output_ids(one: _Pass) -> int | None:
     return last // 4 if last % 4 == 0 and last <= 4 * one.n_tokens and spare else None
 
 
-def _one_sequence(trace: Trace) -> bool:
-    """Whether the program can only have one sequence in flight, as its command line tells."""
+def _never_mixes(trace: Trace) -> bool:
+    """Whether no batch of the program holds prompts beside generating sequences, as its command line tells."""
     command = trace.meta.capture.command
     program = command[0].rsplit("/", 1)[-1] if command else ""
-    if program in _ONE_SEQUENCE_TOOLS:
+    if program in _NEVER_MIXING_TOOLS:
         return True
     slots = [value for flag, value in pairwise(command) if flag in {"-np", "--parallel", "--n-parallel"}]
     return program == "llama-server" and slots[-1:] == ["1"]

@@ -98,14 +98,18 @@ def test_chat_turn_has_rates_only(output):
 
 
 def test_final_perplexity(output):
-    (found,) = parse_output(output("llama-perplexity.log"))
+    run, found = parse_output(output("llama-perplexity.log"))
     assert (found.tool, found.label, found.phase) == ("llama-perplexity", "ppl", None)
-    assert found.extra == {"ppl": 235.6753, "ppl_stderr": 2.69948, "n_chunks": 49, "n_ctx": 128, "n_batch": 2048}
+    facts = {"n_chunks": 49, "n_ctx": 128, "n_batch": 2048, "n_seq": 16}
+    assert found.extra == {"ppl": 235.6753, "ppl_stderr": 2.69948, **facts}
+    assert (run.label, run.phase, run.n_prompt, run.ms) == ("pass 16x128", "prefill", 2048, 280)
+    assert round(run.tokens_per_s * 0.28) == 2048
 
 
 def test_a_torn_final_perplexity_is_none(output):
     text = output("llama-perplexity.log").rstrip()
-    assert parse_output(text[: text.index("Final")]) == ()
+    assert [one.label for one in parse_output(text[: text.index("Final")])] == ["pass 16x128"]
+    assert parse_output(text[text.index("perplexity: 0.28") : text.index("Final")]) == ()
     assert parse_output("Final estimate: PPL = nan +/- nan\n")[0].extra["ppl"] is None
 
 

@@ -13,7 +13,7 @@ from traces.synth.layout import Layout, drop_api_rows, drop_graph_rows, drop_osr
 from traces.synth.models import Model
 from traces.synth.noise import Noise
 from traces.synth.presets import Preset
-from traces.synth.programs import Bench, Request, Server, Speculative, Test
+from traces.synth.programs import BatchedBench, Bench, Perplexity, Request, Server, Speculative, Test
 from traces.synth.world import Gpu, Process, Stream, Thread, World
 
 _BEGIN_NS = 480_000_000
@@ -62,7 +62,7 @@ class _Run:
 
 def _run_process(preset: Preset, world: World, visible: tuple[Gpu, ...], number: int,
                  printed: list[dict[str, Any]]) -> None:  # fmt: skip
-    program = {"server": "llama-server", "bench": "llama-bench", "speculative": "llama-speculative"}[preset.program]
+    program = f"llama-{preset.program}"
     arguments = ("-m", f"{preset.model.name}.gguf", "-ngl", "99", "-np", str(preset.slots))
     process = world.process(_FIRST_PID + 37 * number, program, arguments, visible)
     run = _Run(preset, world, process, printed)
@@ -87,6 +87,14 @@ def _run_thread(run: _Run, thread: Thread, at: int) -> int:
         _serve(run, context)
     elif preset.program == "bench":
         _bench(run, context)
+    elif preset.program == "batched-bench":
+        batched = BatchedBench(context, n_ubatch=preset.n_ubatch)
+        batched.run(list(preset.rows))
+        run.printed += [{"tool": "llama-batched-bench", "pid": run.process.pid, **row} for row in batched.results]
+    elif preset.program == "perplexity":
+        perplexity = Perplexity(context, n_ubatch=preset.n_ubatch)
+        perplexity.run(preset.rounds)
+        run.printed.append({"tool": "llama-perplexity", "pid": run.process.pid, "first_ns": perplexity.first_ns})
     else:
         draft = _context(run, driver, preset.draft or preset.model, "draft", first_stream=113, spread=at)
         speculative = Speculative(context, draft)

@@ -45,19 +45,21 @@ class Preset:
         hidden_gpus: GPUs of the machine that the processes do not see, before those that they do.
         own_gpus: each process sees one GPU, its own; each calls it device 0.
         backtraces: long API calls come twice, as with CUDA backtraces.
+        rows: batched-bench: prompt, tokens and sequences of each row.
         steps: server: ubatches in all; bench: tokens that every ``tg`` test generates.
     """
 
     about: str
     model: Model
     gpus: tuple[GpuModel, ...] = (gpus.A100,)
-    program: Literal["server", "bench", "speculative"] = "server"
+    program: Literal["server", "bench", "speculative", "batched-bench", "perplexity"] = "server"
     host: HostModel = _HOST
     options: Options = _OPTIONS
     schema: Literal["2023.4", "2025"] = "2025"
     slots: int = 1
     traffic: Traffic = Traffic(count=2, every_ms=0, n_prompt=64, n_gen=8)
     tests: tuple[Test, ...] = ()
+    rows: tuple[tuple[int, int, int], ...] = ()
     repetitions: int = 2
     n_ubatch: int = 512
     draft: Model | None = None
@@ -228,6 +230,15 @@ PRESETS: Final[dict[str, Preset]] = {
         "unsorted rows, 1 % of the API rows lost, long calls with backtraces", models.TINYLLAMA_Q4_K_M,
         (gpus.RTX_3060,), options=Options(graph="graph"), traffic=Traffic(2, 20, n_prompt=60, n_gen=20),
         drop_api=0.01, unsorted=True, backtraces=True,
+    ),
+    "batched-bench": Preset(
+        "llama-batched-bench: prompts and tokens of one to sixteen sequences at once", models.LLAMA3_1B_Q8_0,
+        (gpus.RTX_4090,), program="batched-bench", rows=((128, 12, 1), (128, 12, 4), (200, 8, 16)),
+        options=Options(graph="node"), others=_BENCH_OTHERS,
+    ),
+    "perplexity": Preset(
+        "llama-perplexity: passes over a text, no decode at all", models.LLAMA3_1B_Q8_0, (gpus.RTX_3060,),
+        program="perplexity", rounds=3, others=_BENCH_OTHERS,
     ),
     "no-osrt": Preset(
         "captured without the OS runtime", models.STORIES_15M_Q8_0, (gpus.RTX_3060,), osrt=False, slots=2,

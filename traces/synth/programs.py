@@ -267,6 +267,78 @@ class Bench:
         self.context.driver.process.stdout.append(json.dumps(record) + "\n")
 
 
+@dataclass
+class BatchedBench:
+    """llama-batched-bench: a warm-up of 16 tokens, then rows of prompts and tokens of several sequences at once."""
+
+    context: Context
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    results: list[dict[str, int | float]] = field(default_factory=list)
+
+    def run(self, rows: list[tuple[int, int, int]]) -> None:
+        self.context.decode(Load(16, 0, 16), "prefill", ())
+        self.context.synchronize()
+        for n_prompt, n_gen, n_parallel in rows:
+            self._row(n_prompt, n_gen, n_parallel)
+
+    def _row(self, n_prompt: int, n_gen: int, n_parallel: int) -> None:
+        driver = self.context.driver
+        driver.memset(self.context.main, 1 << 20)
+        driver.sync(self.context.main)
+        driver.spend(30_000)
+        begun, total = driver.now, n_prompt * n_parallel
+        for at in range(0, total, self.n_ubatch):
+            n = min(self.n_ubatch, total - at, self.n_batch - at % self.n_batch)
+            self.context.decode(Load(n, n_parallel if at + n == total else 0, at + n), "prefill", ())
+        self.context.synchronize()
+        prompt_ns, begun = driver.now - begun, driver.now
+        for at in range(n_gen):
+            n_kv = n_parallel * (n_prompt + at + 1)
+            self.context.decode(Load(n_parallel, n_parallel, n_kv, n_parallel), "decode", ())
+            self.context.synchronize()
+        gen_ns = driver.now - begun
+        record = {
+            "n_kv_max": 8192, "n_batch": self.n_batch, "n_ubatch": self.n_ubatch, "flash_attn": 1, "is_pp_shared": 0,
+            "n_gpu_layers": 99, "n_threads": 8, "n_threads_batch": 8, "pp": n_prompt, "tg": n_gen, "pl": n_parallel,
+            "n_kv": n_parallel * (n_prompt + n_gen), "t_pp": prompt_ns / 1e9, "speed_pp": total / prompt_ns * 1e9,
+            "t_tg": gen_ns / 1e9, "speed_tg": n_gen * n_parallel / gen_ns * 1e9, "t": (prompt_ns + gen_ns) / 1e9,
+            "speed": (total + n_gen * n_parallel) / (prompt_ns + gen_ns) * 1e9,
+        }  # fmt: skip
+        self.results.append(record)
+        driver.process.stdout.append(json.dumps(record) + "\n")
+
+
+@dataclass
+class Perplexity:
+    """llama-perplexity: passes over a text, several chunks at once, with logits of each chunk's second half."""
+
+    context: Context
+    n_ctx: int = 512
+    n_seq: int = 4
+    n_ubatch: int = 512
+    first_ns: int = 0
+
+    def run(self, passes: int) -> None:
+        driver = self.context.driver
+        self.context.decode(Load(2, 1, 2), "prefill", ())
+        self.context.synchronize()
+        said = f"perplexity: calculating perplexity over {passes * self.n_seq} chunks, n_ctx={self.n_ctx}"
+        driver.process.stderr.append(f"{said}, batch_size={self.n_ctx * self.n_seq}, n_seq={self.n_seq}\n")
+        for number in range(passes):
+            begun = driver.now
+            for at in range(0, self.n_ctx * self.n_seq, self.n_ubatch):
+                self.context.decode(Load(self.n_ubatch, self.n_ubatch // 2, at + self.n_ubatch), "prefill", ())
+            self.context.synchronize()
+            if not number:
+                self.first_ns = driver.now - begun
+                driver.process.stderr.append(
+                    f"perplexity: {self.first_ns / 1e9:.2f} seconds per pass - ETA 0.10 minutes\n"
+                )
+            driver.spend(3_000_000)
+        driver.process.stdout.append("Final estimate: PPL = 7.1234 +/- 0.04321\n")
+
+
 def _stddev(values: list[int] | list[float]) -> float:
     mean = sum(values) / len(values)
     return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else 0.0
