@@ -166,6 +166,24 @@ def sweep(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFra
     return steps.select(_start, _start.shift(-1, fill_value=window_end).alias("end_ns"), "open")
 
 
+def cover_sets(layers: Sequence[pl.DataFrame], window_start: int, window_end: int) -> pl.DataFrame:
+    """Which merged frames cover each instant of the window: start_ns, end_ns, mask; sorted, sums to the window.
+
+    Bit i of ``mask`` (Int64) says that ``layers[i]`` covers it; there are at most 62.
+    """
+    if window_start >= window_end:
+        return pl.DataFrame(schema=SPAN | {"mask": pl.Int64})
+    events = [pl.DataFrame({"start_ns": [window_start], "mask": [0]}, schema={"start_ns": pl.Int64, "mask": pl.Int64})]
+    for bit, layer in enumerate(layers):
+        rows = clip(layer, window_start, window_end)
+        events.append(rows.select("start_ns", pl.lit(1 << bit, pl.Int64).alias("mask")))
+        events.append(rows.select(_end.alias("start_ns"), pl.lit(-(1 << bit), pl.Int64).alias("mask")))
+    steps = pl.concat(events).sort("start_ns").with_columns(pl.col("mask").cum_sum())
+    steps = steps.filter(_start != _start.shift(-1, fill_value=window_end))
+    steps = steps.filter(pl.col("mask").ne_missing(pl.col("mask").shift(1)))
+    return steps.select(_start, _start.shift(-1, fill_value=window_end).alias("end_ns"), "mask")
+
+
 def count_at(points: pl.Series, frame: pl.DataFrame) -> pl.Series:
     """How many rows are open at each instant of ``points``: Int64, in their order."""
     begun = count_upto(frame.get_column("start_ns").sort(), points)

@@ -148,6 +148,22 @@ def test_sweep_counts_open_rows():
     ]
 
 
+def test_cover_sets_name_the_frames_by_their_bits():
+    sets = iv.cover_sets([frame((0, 5), (8, 12)), frame((3, 10))], 1, 11)
+    assert sets.rows() == [(1, 3, 1), (3, 5, 3), (5, 8, 2), (8, 10, 3), (10, 11, 1)]
+    assert iv.cover_sets([], 2, 5).rows() == [(2, 5, 0)]
+    assert iv.cover_sets([frame((0, 5))], 5, 5).rows() == []
+
+
+@given(st.lists(spans, max_size=4), instants, instants)
+def test_cover_sets_at_each_instant(layers, start, end):
+    sets = iv.cover_sets([iv.union(frame(*rows)) for rows in layers], start, end)
+    covered = {ns: mask for low, high, mask in sets.rows() for ns in range(low, high)}
+    expected = {ns: sum(1 << bit for bit, rows in enumerate(layers) if ns in painted(rows)) for ns in range(start, end)}
+    assert covered == expected
+    assert sum(high - low for low, high, _ in sets.rows()) == max(end - start, 0)
+
+
 def test_sweep_begins_with_what_is_already_open():
     assert iv.sweep(frame((0, 9), (3, 9)), 3, 8).rows() == [(3, 8, 2)]
 

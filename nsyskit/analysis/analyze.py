@@ -23,6 +23,7 @@ from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
 from nsyskit.analysis.roles import roles
+from nsyskit.analysis.several_gpus import several_gpus
 from nsyskit.analysis.startup import startup
 from nsyskit.analysis.step_costs import StepsResult, steps
 from nsyskit.analysis.step_detail import step_detail
@@ -61,6 +62,7 @@ SECTIONS: Final[dict[str, Analysis]] = {
     "limits": limits,
     "startup": startup,
     "layers": layers,
+    "several_gpus": several_gpus,
     "depth": depth,
     "roles": roles,
 }
@@ -85,6 +87,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "limits": ("limits",),
     "startup": ("startup",),
     "layers": ("layers",),
+    "several_gpus": ("several_gpus",),
     "depth": ("depth",),
     "roles": ("roles",),
     "verdict": ("verdict", "devices", "sync", "steps"),

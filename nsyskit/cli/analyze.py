@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # spelled out: importing the analyses here would make every --help wait for polars; a test holds them equal
 CHOICES = (
     "sums", "osrt", "hotspots", "sync", "launch", "copies", "devices", "threads", "gaps", "steps", "phases", "program",
-    "limits", "startup", "layers", "depth", "roles", "verdict", "advice",
+    "limits", "startup", "layers", "several_gpus", "depth", "roles", "verdict", "advice",
     "api_sum", "osrt_sum", "kernel_sum", "category_sum", "family_sum", "quant_sum", "kern_exec_sum",
     "mem_time_sum", "mem_size_sum", "nvtx_sum",
 )  # fmt: skip

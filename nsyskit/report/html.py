@@ -24,6 +24,7 @@ from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotl
 from nsyskit.report.page.sections import Sections
 from nsyskit.report.page.tables import count, table, words
 from nsyskit.report.page.timelines import Drawn
+from nsyskit.report.text import MAY_LACK
 from nsyskit.units import human_ns, printable
 
 Plotly = Literal["inline", "directory"]
@@ -61,6 +62,7 @@ CHAPTERS: Final = (
         "Stretches in which a GPU did nothing, with what the CPU did meanwhile.",
         ("gaps", "host_functions"),
     ),
+    Chapter("gpus", "Several GPUs", "Which worked when, and which waited for another.", ("several_gpus",)),
     Chapter("sync", "Sync", "A long wait for a busy GPU is healthy; a wait while it idles is not.", ("sync",)),
     Chapter(
         "launch",
@@ -217,7 +219,7 @@ def _provenance(report: Report, empty: Sequence[str]) -> Html:
     ]
     if window is not None:
         facts.append(("window", f"{window.kind}: {window.start_ns:,} ns to {window.end_ns:,} ns of the trace's clock"))
-    absent = sorted(name for name, result in report.sections.items() if result is None)
+    absent = sorted(name for name, result in report.sections.items() if result is None and name not in MAY_LACK)
     if absent:
         facts.append(("sections without a source", ", ".join(absent)))
     if empty:

@@ -26,6 +26,7 @@ from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.prompt_cost import PromptCost
 from nsyskit.analysis.roles import RolesResult
+from nsyskit.analysis.several_gpus import SeveralGpusResult
 from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
@@ -329,6 +330,21 @@ def _roles(result: RolesResult) -> Any:
         "layers": _rows(result.layers),
         "cells": _rows(result.cells),
         "why_none": result.why_none,
+    }
+
+
+@section.register
+def _several_gpus(result: SeveralGpusResult) -> Any:
+    tables = ("busy_count", "busy_sets", "waits", "copies", "work", "by_phase", "steps")
+    return {
+        "window": _window(result.window),
+        "gpus": [
+            {"gpu": use.gpu, "name": use.name, "device": use.device, "processes": list(use.pids)} for use in result.uses
+        ],
+        **{name: _rows(getattr(result, name)) for name in tables},
+        "imbalance": {
+            phase: {"steps": one.steps, "p50": one.p50, "max": one.max} for phase, one in result.imbalance.items()
+        },
     }
 
 

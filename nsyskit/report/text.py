@@ -36,6 +36,7 @@ from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.roles import RolesResult
+from nsyskit.analysis.several_gpus import SeveralGpusResult
 from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
@@ -43,6 +44,7 @@ from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.report.palette import PART_COLORS
+from nsyskit.report.several_gpus import busy_sentence, copy_rows, phase_sentences, wait_rows
 from nsyskit.report.words import growth_sentences, limit_sentences, prompt_sentence
 from nsyskit.units import human_bytes, human_count, human_ns, human_share, printable
 
@@ -56,13 +58,13 @@ _WIDE: Final = 120
 _SMALL_SHARE: Final = 0.002
 _SLOW: Final = 1.5
 _ORDER: Final = (
-    "step", "steps", "advice", "limits", "program", "startup", "devices", "host_functions", "threads", "sync", "launch",
-    "gaps", "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum", "mem_size_sum",
-    "copies", "depth", "roles", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
+    "step", "steps", "advice", "limits", "program", "startup", "devices", "several_gpus", "host_functions", "threads",
+    "sync", "launch", "gaps", "category_sum", "family_sum", "quant_sum", "kernel_sum", "api_sum", "mem_time_sum",
+    "mem_size_sum", "copies", "depth", "roles", "layers", "osrt_by_thread", "osrt_sum", "nvtx_sum", "kern_exec_sum",
 )  # fmt: skip
 
 
-_MAY_LACK: Final = frozenset({"startup", "layers", "depth", "roles"})
+MAY_LACK: Final = frozenset({"startup", "layers", "depth", "roles", "several_gpus"})
 """Nothing is missing where a trace has none of them: it begins later, or holds no decode step."""
 
 
@@ -98,7 +100,7 @@ def _blocks(report: Report, layout: Layout) -> list[RenderableType]:
             blocks += [block, Text("")]
         if name == "steps" and set(report.sections) <= {"steps", "step"}:
             blocks += [_step_table(result, layout), Text("")]
-    absent = sorted(name for name, result in report.sections.items() if result is None and name not in _MAY_LACK)
+    absent = sorted(name for name, result in report.sections.items() if result is None and name not in MAY_LACK)
     if absent:
         blocks.append(Text(f"not collected, so not shown: {', '.join(absent)}", style="dim"))
     return blocks
@@ -469,6 +471,31 @@ def _roles(result: RolesResult, layout: Layout) -> RenderableType | None:
         "A layer's matrices", result.layers, rate, whole, name=lambda row: str(row["layer"]), label="layer"
     )
     return Group(by_role, by_layer)
+
+
+@block_of.register
+def _several_gpus(result: SeveralGpusResult, layout: Layout) -> RenderableType | None:
+    waits: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "idle": lambda row: human_ns(row["idle_ns"]),
+        "of the window": lambda row: human_share(row["share"]),
+        "handed over": lambda row: human_ns(row["peer_ns"]),
+    }
+    copied: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "count": lambda row: human_count(row["count"]),
+        "bytes": lambda row: human_bytes(row["bytes"]),
+        "time": lambda row: human_ns(row["total_ns"]),
+        "GB/s": lambda row: _number(row["gb_per_s"], 2),
+    }
+    pairs, between = pl.DataFrame(wait_rows(result)), pl.DataFrame(copy_rows(result))
+    blocks: list[RenderableType] = [
+        Text("Several GPUs", style="bold"),
+        *(Text(printable(line)) for line in (busy_sentence(result), *phase_sentences(result))),
+    ]
+    if pairs.height:
+        blocks.append(_table("", pairs, waits, layout, name=lambda row: row["pair"], label="while another was busy"))
+    if between.height:
+        blocks.append(_table("", between, copied, layout, name=lambda row: row["pair"], label="copies between GPUs"))
+    return Group(*blocks)
 
 
 @block_of.register

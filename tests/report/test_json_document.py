@@ -77,7 +77,7 @@ def test_every_object_of_ours_is_closed():
 class TestValid:
     def test_tiny(self, tmp_path):
         body = valid(document(analyze(open_tiny(tmp_path, *ROWS))))
-        absent = {"steps", "program", "startup", "layers", "depth"}
+        absent = {"steps", "program", "startup", "layers", "depth", "several_gpus"}
         assert all(body[name] for name in body if name not in absent), "every section has something in it"
         assert all(body[name] is None for name in absent)
 

@@ -23,6 +23,7 @@ from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
 from nsyskit.analysis.program import ProgramResult, ProgramRow
 from nsyskit.analysis.roles import RolesResult
+from nsyskit.analysis.several_gpus import SeveralGpusResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
@@ -31,6 +32,7 @@ from nsyskit.analysis.timeline import gpu_label
 from nsyskit.report.figures import figure
 from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
+from nsyskit.report.page.several_gpus import several_gpus_block
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
 from nsyskit.report.text import TITLES, shortened
 from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences, prompt_sentence
@@ -74,6 +76,10 @@ class Sections:
     @block.register
     def _devices(self, result: DevicesResult, name: str) -> Html:  # noqa: ARG002 - one signature for all
         return join(device_bar(ledger) for ledger in result.devices)
+
+    @block.register
+    def _several_gpus(self, result: SeveralGpusResult, name: str) -> Html:
+        return several_gpus_block(result, self.drawn, name)
 
     @block.register
     def _threads(self, result: ThreadsResult, name: str) -> Html:  # noqa: ARG002
