@@ -114,7 +114,7 @@ def command(
     if html is not None:
         from nsyskit.cli.report import write_html
 
-        write_html(opened, report, html, force=force)
+        write_html(opened, report, html, source=trace, force=force)
 
 
 def program_texts(opened: Trace, path: Path, logs: tuple[Path, ...]) -> tuple[str, ...]:

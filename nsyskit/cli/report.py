@@ -78,6 +78,7 @@ def command(
     from nsyskit.analysis.timeline import instant
     from nsyskit.analysis.windows import parse_window
     from nsyskit.ggml.catalogue import KernelRules
+    from nsyskit.ingest import OpenOptions, open_shares
 
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
@@ -88,24 +89,40 @@ def command(
         rules=KernelRules.load(kernel_rules) if kernel_rules else None,
         logs=program_texts(opened, trace, logs),
         load=model_load(opened, model, model_bytes),
+        shares=open_shares(trace, options=OpenOptions(nsys=nsys)),
     )
     if output is None or fmt == "markdown":
         from nsyskit.report.markdown import render_markdown
 
         emit(render_markdown(result), output=output, force=force)
         return
-    write_html(opened, result, output, around=times, inline=plotly == "inline", force=force)
+    write_html(opened, result, output, source=trace, around=times, inline=plotly == "inline", force=force)
     click.echo(str(output))
 
 
+def with_beside(result: Report, source: Path) -> Report:
+    """The report with a run folder's requests and GPU samples, for the page only."""
+    from dataclasses import replace
+
+    from nsyskit.analysis.served import gpu_samples, served
+    from nsyskit.ingest.beside import read_beside
+
+    beside = read_beside(source)
+    found = {"requests": served(beside), "gpu_samples": gpu_samples(beside)}
+    return replace(result, sections={**result.sections, **{name: one for name, one in found.items() if one}})
+
+
 def write_html(
-    trace: Trace, result: Report, output: Path, *, around: Sequence[int] = (), inline: bool = True, force: bool = False
-) -> None:
-    """The report of a trace as an HTML file, with its timelines."""
+    trace: Trace, result: Report, output: Path, *, source: Path | None = None, around: Sequence[int] = (),
+    inline: bool = True, force: bool = False,
+) -> None:  # fmt: skip
+    """The report of a trace as an HTML file, with its timelines, and with what lies beside it in a run folder."""
     from nsyskit.analysis.timeline import timelines
     from nsyskit.errors import MissingTableError
     from nsyskit.report.html import PLOTLY_FILE, library_file, render_html
 
+    if source is not None:
+        result = with_beside(result, source)
     try:
         drawn = timelines(trace, window=result.window, around=around)
     except MissingTableError:

@@ -18,6 +18,7 @@ from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.devices import DevicesResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.timeline import EventsResult, Timelines
+from nsyskit.report.page import served  # noqa: F401 - it registers its sections
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.overview import overview
 from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotly_js
@@ -80,6 +81,13 @@ CHAPTERS: Final = (
         "limits", "Limits", "What a token must read and a prompt must compute, against what was measured.", ("limits",)
     ),
     Chapter("roles", "Tensors", "Which of the model's matrices take the time, and how fast each is read.", ("roles",)),
+    Chapter(
+        "requests",
+        "Requests",
+        "What the clients saw: time to the first token, between tokens, and what the server added.",
+        ("requests",),
+    ),
+    Chapter("gpus", "GPU memory and clocks", "What the GPUs' own counters said meanwhile.", ("gpu_samples",)),
     Chapter("program", "Program", "What it printed: its own rates beside the trace's.", ("program",)),
     Chapter(
         "host",

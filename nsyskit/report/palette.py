@@ -24,3 +24,6 @@ PART_COLORS: Final[dict[str, str]] = {
     "os": "#a85f5f",
     "host": "#d0453a",
 }
+
+SERIES_COLORS: Final = ("#2a8a5a", "#3a7fc4", "#d0751a", "#9a6ac4", "#b8568f", "#1f8a8a", "#a8702f", "#8a8a8a")
+"""For what has no part's colour: copy directions, categories."""

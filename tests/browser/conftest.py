@@ -11,6 +11,7 @@ import pytest
 
 from nsyskit.analysis.analyze import analyze
 from nsyskit.analysis.timeline import timelines
+from nsyskit.cli.report import with_beside
 from nsyskit.ingest import open_trace
 from nsyskit.report.html import render_html
 
@@ -51,7 +52,7 @@ def report_file(tmp_path_factory) -> Path:
 
 def write_report(source: Path, target: Path) -> Path:
     trace = open_trace(source)
-    told = analyze(trace)
+    told = with_beside(analyze(trace), source)
     target.write_text(render_html(told, timelines=timelines(trace, window=told.window)), encoding="utf-8")
     return target
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TRACES, Opened, write_report
+from served_run import served_run
 
 SIZES = [(width, theme) for width in (380, 1600) for theme in ("light", "dark")]
 TIMELINE = "#figure-timeline"
@@ -202,6 +203,22 @@ def test_other_traces(chromium, tmp_path, name):
     opened.page.goto(write_report(TRACES / name / "trace.sqlite", tmp_path / "report.html").as_uri())
     for place in opened.page.locator(".plot").all():
         opened.show(f"#{place.get_attribute('id')}")
+    assert opened.complaints == []
+    opened.page.close()
+
+
+@pytest.mark.parametrize("width", [380, 1600])
+def test_a_served_run(chromium, tmp_path, width):
+    """Its requests and GPU samples are drawn, and nothing sticks out."""
+    folder = served_run(tmp_path / "run")
+    (folder / "trace.sqlite").write_bytes((TRACES / "demo" / "trace.sqlite").read_bytes())
+    opened = Opened(chromium.new_page(viewport={"width": width, "height": 900}))
+    opened.page.goto(write_report(folder, tmp_path / "report.html").as_uri())
+    assert "Time to first token 5.000 ms" in " ".join(opened.page.locator(".tiles").inner_text().split())
+    for name in ("requests", "gpu_samples"):
+        opened.show(f"#figure-{name}")
+    assert opened.page.locator("#figure-gpu_samples .yaxislayer-above").count() == 5
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == width
     assert opened.complaints == []
     opened.page.close()
 

@@ -27,14 +27,11 @@ from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.analysis.timeline import gpu_label
 from nsyskit.analysis.verdict import Verdict
 from nsyskit.report.figures.base import device_name, figure, laid_out, plain, time_unit, unique_names
-from nsyskit.report.palette import PART_COLORS
+from nsyskit.report.palette import PART_COLORS, SERIES_COLORS
 from nsyskit.report.words import PARTS as PART_WORDS
 from nsyskit.report.words import SYNC_CLASSES, THREAD_PARTS
 from nsyskit.trace import Window
 from nsyskit.units import human_bytes, human_ns
-
-SERIES_COLORS: Final = ("#2a8a5a", "#3a7fc4", "#d0751a", "#9a6ac4", "#b8568f", "#1f8a8a", "#a8702f", "#8a8a8a")
-"""For what has no part's colour: copy directions, categories."""
 
 PHASE_COLORS: Final = {"prefill": "#3a7fc4", "decode": "#2a8a5a", "mixed": "#9a6ac4"}
 SLOW_TIMES: Final = 1.5

@@ -10,6 +10,7 @@ from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.devices import DeviceLedger, DevicesResult
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.program import ProgramResult
+from nsyskit.analysis.served import ServedResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.threads import ThreadsResult
@@ -80,12 +81,13 @@ def _judged(report: Report) -> DeviceLedger | None:
 def _tiles(report: Report) -> Html:
     ledger = _judged(report)
     if ledger is None or not ledger.window_ns:
-        printed = _printed_tiles(report.sections.get("program"))
+        printed = _request_tiles(report.sections.get("requests")) + _printed_tiles(report.sections.get("program"))
         return tag("div", *printed, class_="tiles") if printed else NOTHING
     where = " inside steps" if report.sections.get("steps") is not None else ""
     # what ran in unexplained time was not recorded: it may have been work
     at_least, at_most = ("≥ ", "≤ ") if ledger.idle["unknown"] else ("", "")
     tiles = [
+        *_request_tiles(report.sections.get("requests")),
         *(_step_tiles(report.sections.get("steps")) or _printed_tiles(report.sections.get("program"))),
         _tile("GPU busy", f"{at_least}{human_share(ledger.busy_share)}", f"of {human_ns(ledger.window_ns)}{where}"),
         _tile("GPU idle", f"{at_most}{human_ns(ledger.idle_ns)}", f"{at_most}{human_share(1 - ledger.busy_share)}"),
@@ -110,6 +112,16 @@ def _step_tiles(steps: StepsResult | None) -> list[Html]:
             p50, p95, p99 = (_milliseconds(quantiles[name]) for name in ("p50", "p95", "p99"))
             tiles.append(_tile(f"{phase.capitalize()}, ms per token", p50, f"p50; p95 {p95}, p99 {p99}", rate))
     return tiles
+
+
+def _request_tiles(result: ServedResult | None) -> list[Html]:
+    """What clients waited for, where a load was captured."""
+    named = {"first token": "Time to first token", "between tokens": "Between tokens"}
+    return [
+        _tile(label, human_ns(one.p50), f"p50; p95 {human_ns(one.p95)}, p99 {human_ns(one.p99)}", "as clients saw it")
+        for name, label in named.items()
+        if result is not None and (one := result.spreads.get(name)) is not None
+    ]
 
 
 def _printed_tiles(result: ProgramResult | None) -> list[Html]:

@@ -1,0 +1,94 @@
+"""Figures of a served load and of the GPUs' counters meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import plotly.graph_objects as go
+import polars as pl
+
+from nsyskit.analysis.served import GpuSamplesResult, ServedResult
+from nsyskit.report.figures.base import figure, laid_out, plain
+from nsyskit.report.palette import SERIES_COLORS
+from nsyskit.units import human_bytes, human_ns
+
+_TIMES: Final = {
+    "request": ("total_ns", "#8a8a8a"),
+    "first token": ("ttft_ns", "#3a7fc4"),
+    "between tokens (p50 of the request)": ("itl_p50_ns", "#2a8a5a"),
+}
+_METRICS: Final[dict[str, tuple[str, float]]] = {
+    "memory, GB": ("memory_used_bytes", 1e9),
+    "SM use, %": ("sm_share", 0.01),
+    "power, W": ("power_mw", 1e3),
+    "SM clock, MHz": ("sm_clock_mhz", 1),
+    "temperature, °C": ("temperature_c", 1),
+}
+_METRIC_PX: Final = 110
+_GAP_PX: Final = 26
+
+
+@figure.register
+def _served(result: ServedResult) -> go.Figure:
+    """What clients waited for, request by request, over the time at which each was sent."""
+    drawn = go.Figure()
+    rows = result.requests
+    for name, (column, color) in _TIMES.items():
+        known = rows.filter(pl.col(column) > 0)
+        if known.height:
+            texts = [
+                f"request {row['index']}: {human_ns(row[column])}<br>{row['prompt_n'] or 0:,} prompt tokens "
+                f"({row['cache_n'] or 0:,} cached), {row['predicted_n'] or 0:,} generated"
+                for row in known.iter_rows(named=True)
+            ]
+            drawn.add_scatter(
+                x=(known["at_ns"] / 1e9).to_list(), y=(known[column] / 1e6).to_list(), name=name, mode="markers",
+                marker={"color": color, "size": 7}, text=texts, hovertemplate="%{text}<extra>%{fullData.name}</extra>",
+            )  # fmt: skip
+    laid_out(drawn, rows=10, x="s from the first request", y="ms, logarithmic", legend=len(drawn.data))
+    return drawn.update_yaxes(type="log", dtick=1)
+
+
+@figure.register
+def _gpu_samples(result: GpuSamplesResult) -> go.Figure:
+    """A strip a counter, a line a GPU; counters that NVML did not give are left out."""
+    metrics = {
+        name: told for name, told in _METRICS.items() if result.samples[told[0]].drop_nulls().len()
+    }  # fmt: skip
+    drawn = go.Figure()
+    inner = len(metrics) * (_METRIC_PX + _GAP_PX) or 1
+    axes: dict[str, Any] = {}
+    for strip, (name, (column, unit)) in enumerate(metrics.items()):
+        top = 1 - (strip * (_METRIC_PX + _GAP_PX) + _GAP_PX) / inner
+        number = strip + 1 if strip else ""
+        axes[f"yaxis{number}"] = {
+            "domain": [max(top - _METRIC_PX / inner, 0), top], "anchor": "x", "rangemode": "tozero", "nticks": 4,
+            "automargin": True,
+        }  # fmt: skip
+        drawn.add_annotation(
+            x=0, xref="paper", xanchor="left", y=top, yref="paper", yanchor="bottom", text=name, showarrow=False
+        )
+        for place, row in enumerate(result.gpus.iter_rows(named=True)):
+            own = result.samples.filter(pl.col("gpu") == row["gpu"])
+            values = own[column]
+            drawn.add_scatter(
+                x=(own["at_ns"] / 1e9).to_list(), y=[None if value is None else value / unit for value in values],
+                name=plain(f"GPU {row['gpu']} {row['name'] or ''}".strip()), legendgroup=str(place),
+                showlegend=strip == 0, mode="lines", line={"color": SERIES_COLORS[place % len(SERIES_COLORS)]},
+                yaxis=f"y{number}", text=[_said(column, value) for value in values],
+                hovertemplate="%{text} at %{x:.2f} s<extra>%{fullData.name}</extra>",
+            )  # fmt: skip
+    laid_out(drawn, rows=2, x="s from the first sample", legend=result.gpus.height)
+    return drawn.update_layout(
+        **axes, height=inner + 90, margin={"t": 8}, xaxis={"anchor": f"y{len(metrics) if len(metrics) > 1 else ''}"}
+    )
+
+
+def _said(column: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if column == "memory_used_bytes":
+        return human_bytes(value)
+    unit = {"sm_share": "%", "power_mw": "W", "sm_clock_mhz": "MHz", "temperature_c": "°C"}[column]
+    factor = {"sm_share": 0.01, "power_mw": 1e3}.get(column, 1)
+    return f"{value / factor:.0f} {unit}"
