@@ -10,6 +10,8 @@ import polars as pl
 from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import api_calls, api_names, gpu_ops, op_calls
+from nsyskit.analysis.steps import find_steps
+from nsyskit.intervals import assign
 from nsyskit.trace import Trace
 
 _WAITS: Final = ("cudaStreamSynchronize", "cuStreamSynchronize", "cudaDeviceSynchronize", "cuCtxSynchronize")
@@ -43,6 +45,25 @@ class Lost:
     launches: int
     lost: int
     at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LostCalls:
+    """API rows that are gone, as seen at the operations of steps that they handed over.
+
+    Attributes:
+        calls: calls that operations within steps come from, one for a graph whatever it ran.
+        lost: of those, calls without a row. Of calls that hand nothing over, such as waits, as many are gone unseen.
+        steps: all steps.
+        touched: steps with an operation whose call is lost.
+        begins: steps that begin where the call of their first upload is lost: they begin too late.
+    """
+
+    calls: int
+    lost: int
+    steps: int
+    touched: int
+    begins: int
 
 
 @once_per_trace
@@ -108,3 +129,26 @@ def lost_kernels(trace: Trace) -> Lost:
     lost = launches.filter(~found)["start_ns"]
     at_end = last is not None and bool((lost > last).all()) and len(lost) > 0
     return Lost(launches.height, len(lost), at_end)
+
+
+@once_per_trace
+def lost_calls(trace: Trace) -> LostCalls:
+    steps = find_steps(trace).steps
+    unified = trace.memcpys.select(pl.col("label").cast(pl.String).str.starts_with("unified")).collect()["label"]
+    ops = (
+        op_calls(trace)
+        .select("kind", "row", "pid", "start_ns", "correlation_id", "call", at=pl.coalesce("call_start_ns", "start_ns"))
+        .filter((pl.col("kind") != "memcpy") | ~pl.col("row").is_in(unified.arg_true().implode()))
+    )  # migrations of managed memory have no call
+    within = pl.repeat(value=False, n=ops.height, eager=True)
+    hit: set[int] = set()
+    lost = ops["call"].is_null()
+    for (pid,), own in steps.group_by("pid", maintain_order=True):
+        at = assign(ops["at"], own.select(start_ns="begin_ns", end_ns="end_ns"))
+        here = at.is_not_null() & (ops["pid"] == pid)
+        within |= here
+        hit |= set(own["index"].gather(at.filter(here & lost).unique()))
+    seen = ops.filter(within).group_by("pid", "correlation_id").agg(pl.col("call").is_null().all())
+    unseen = ops.filter(lost)["start_ns"].unique()
+    begins = int(steps["begin_ns"].is_in(unseen.implode()).sum())
+    return LostCalls(seen.height, int(seen["call"].sum()), steps.height, len(hit), begins)

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import polars as pl
 
 from nsyskit.analysis.devices import DevicesResult, devices
-from nsyskit.analysis.faults import clocks, doubled_rows, lost_kernels
+from nsyskit.analysis.faults import clocks, doubled_rows, lost_calls, lost_kernels
 from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.launch import LaunchResult, launch
 from nsyskit.analysis.launches import launch_calls
@@ -25,6 +25,7 @@ _PROFILER_WARNING: Final = 0.05
 _BAD_ROWS_ERROR: Final = 0.01
 _CLOCK_ERROR: Final = 0.01
 _LOST_ERROR: Final = 0.05
+_CALLS_ERROR: Final = 0.2
 _LEVELS: Final = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -193,7 +194,24 @@ def _orphans(trace: Trace) -> list[TrustNote]:
     if not orphans:
         return []
     total = gpu_ops(trace).height
-    return [TrustNote("warning", "orphans", f"{orphans:,} of {total:,} GPU rows have no API row (cut or dropped)")]
+    text = f"{orphans:,} of {total:,} GPU rows have no API row (cut or dropped)"
+    return [TrustNote("warning", "orphans", text), *_steps(trace)]
+
+
+def _steps(trace: Trace) -> list[TrustNote]:
+    """What lost calls do to steps: their borders are calls."""
+    seen = lost_calls(trace)
+    if not seen.touched:
+        return []
+    level: Level = "error" if seen.lost > _CALLS_ERROR * seen.calls else "warning"
+    begins = f", {seen.begins:,} of them at their begin" if seen.begins else ""
+    text = (
+        f"{seen.lost / seen.calls:.1%} of the calls of steps are lost, in {seen.touched:,} of {seen.steps:,} "
+        f"steps{begins}: "
+        "a step there may be missed, joined to the one before or begin late, and counts of calls are too low; "
+        "medians stand, single steps may not"
+    )
+    return [TrustNote(level, "steps_lossy", text)]
 
 
 def _overheads(trace: Trace, window: Window) -> list[TrustNote]:

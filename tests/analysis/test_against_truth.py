@@ -19,6 +19,7 @@ from nsyskit.analysis.analyze import analyze
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import copies, copy_purposes, memory_operations
 from nsyskit.analysis.devices import BUSY_PARTS, devices
+from nsyskit.analysis.faults import lost_calls
 from nsyskit.analysis.hotspots import category_sum, kernel_hotspots
 from nsyskit.analysis.launch import launch, launch_pairs
 from nsyskit.analysis.step_costs import LEDGER_PARTS, step_rows, steps
@@ -300,6 +301,11 @@ def test_the_verdict(whole):
 # --- what was lost
 
 
+def test_nothing_lost_is_said_of_whole_traces(whole):
+    seen = lost_calls(whole.trace)
+    assert (seen.lost, seen.touched, seen.begins) == (0, 0, 0)
+
+
 def test_lost_calls_degrade_steps_with_a_warning(lossy):
     """One API row in a hundred: a step may be missed or split where its uploads' calls are gone, the rest stands."""
     true = {
@@ -310,4 +316,11 @@ def test_lost_calls_degrade_steps_with_a_warning(lossy):
     few = max(3, len(true) // 10)
     assert abs(steps_found.steps.height - len(lossy.truth["steps"])) <= few
     assert len(true - found) <= few
-    assert "orphans" in {note.code for note in analyze(lossy.trace, only=["verdict"]).trust if note.level == "warning"}
+    warnings = {note.code for note in analyze(lossy.trace, only=["verdict"]).trust if note.level == "warning"}
+    assert {"orphans", "steps_lossy"} <= warnings
+    seen = lost_calls(lossy.trace)
+    assert seen.steps == steps_found.steps.height
+    assert seen.lost == pytest.approx(0.01 * seen.calls, abs=3 * (0.01 * seen.calls) ** 0.5)
+    unseen = sum(not step["begin_in_file"] for step in lossy.truth["steps"])
+    assert abs(seen.begins - unseen) <= 1 + few // 2
+    assert seen.begins <= seen.touched <= seen.lost
