@@ -23,6 +23,10 @@ class Window:
     def dur_ns(self) -> int:
         return self.end_ns - self.start_ns
 
+    def holds(self, other: Window) -> bool:
+        """Whether no instant of the other lies outside."""
+        return self.start_ns <= other.start_ns and other.end_ns <= self.end_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import polars as pl
@@ -24,24 +25,30 @@ _PROFILER_WORDS: Final = "(?i)flush|overhead|buffer"
 _SPAN: Final = ("start_ns", "end_ns")
 
 
-@once_per_trace
 def idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     """The instants of the window at which the GPU did nothing: cause -> merged ``start_ns end_ns``."""
+    causes = causes_over(trace, use, window)
+    return {cause: clip(instants, window.start_ns, window.end_ns) for cause, instants in causes.items()}
+
+
+def causes_over(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
+    """As ``idle_by_cause``, but not cut at the window: what lies beyond it says nothing.
+
+    The causes of the whole trace serve every window that the same threads feed; copies of them would fill the memory.
+    """
     whole = whole_window(trace)
     drivers = _drivers(trace, use, window)
-    inside = whole.start_ns <= window.start_ns and window.end_ns <= whole.end_ns and window != whole
-    if not inside or _needs_window(trace, use) or not drivers.equals(_drivers(trace, use, whole)):
-        return _idle_by_cause(trace, use, window, drivers)
-    # the same threads, so the same causes: cut them out of the whole instead of working them out again
-    causes = idle_by_cause(trace, use, whole)
-    return {cause: clip(instants, window.start_ns, window.end_ns) for cause, instants in causes.items()}
+    if not whole.holds(window) or _needs_window(trace, use) or not drivers.equals(_drivers(trace, use, whole)):
+        return _idle_by_cause(trace, use, window)
+    return _idle_by_cause(trace, use, whole)
 
 
 @once_per_trace
 def whole_window(trace: Trace) -> Window:
     """From the first row of calls and operations to the last."""
-    spans = pl.concat([frame.select(_SPAN) for frame in (api_calls(trace), gpu_ops(trace))])
-    return Window("all", int(spans["start_ns"].min() or 0), int(spans["end_ns"].max() or 0))  # type: ignore[arg-type]
+    edges = pl.col("start_ns").min(), pl.col("end_ns").max()
+    start, end = pl.concat([frame.select(edges) for frame in (api_calls(trace), gpu_ops(trace))]).select(edges).row(0)
+    return Window("all", start or 0, end or 0)
 
 
 def _needs_window(trace: Trace, use: GpuUse) -> bool:
@@ -54,27 +61,29 @@ def _drivers(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
     return feeds(trace, window).filter(pl.col("use") == gpu_uses(trace).index(use)).select("pid", "tid")
 
 
-def _idle_by_cause(trace: Trace, use: GpuUse, window: Window, drivers: pl.DataFrame) -> dict[str, pl.DataFrame]:
+@once_per_trace
+def _idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
     parts = {}
-    for cause, layer in _layers(trace, use, window, left, drivers):
+    for cause, layer in _layers(trace, use, window, left):
         parts[cause], left = split(left, layer)
     return parts | {"host": left}
 
 
-def _layers(
-    trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, drivers: pl.DataFrame
-) -> list[tuple[str, pl.DataFrame]]:
-    """Every cause but the last, in order, as merged instants of the window."""
+def _layers(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Every cause but the last, in order, as merged instants of the window; one at a time, since each may be large."""
+    drivers = _drivers(trace, use, window)
     calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
     calls = clip(_of_threads(calls, drivers).select(*_SPAN, "class"), window.start_ns, window.end_ns)
+    yield "unknown", _unknown(trace, use, window, idle, calls)
+    yield "peer", _peer(trace, use, window)
+    yield "dispatch", _dispatch(trace, use, window, idle)
+    for part in ("submit", "sync", "cuda"):
+        yield part, union(calls.filter(pl.col("class") == part))
+    yield "profiler", union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns))
     os_calls = clip(_of_threads(classified_os_calls(trace), drivers), window.start_ns, window.end_ns)
-    layers = [("unknown", _unknown(trace, use, window, idle, calls)), ("peer", _peer(trace, use, window))]
-    layers += [("dispatch", _dispatch(trace, use, window, idle))]
-    layers += [(part, union(calls.filter(pl.col("class") == part))) for part in ("submit", "sync", "cuda")]
-    layers += [("profiler", union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns)))]
-    layers += [(part, union(os_calls.filter(pl.col("class") == part))) for part in ("blocked", "os")]
-    return layers
+    for part in ("blocked", "os"):
+        yield part, union(os_calls.filter(pl.col("class") == part))
 
 
 @once_per_trace

@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import CAUSES, idle_by_cause, whole_window
+from nsyskit.analysis.causes import CAUSES, causes_over, whole_window
 from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.windows import default_window
@@ -70,14 +70,21 @@ def devices(trace: Trace, *, window: Window | None = None) -> DevicesResult:
     return DevicesResult(window=window, devices=tuple(ledgers))
 
 
-@once_per_trace
 def device_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     """Every part of a GPU's window as merged instants: ``BUSY_PARTS`` and ``CAUSES``, disjoint, together the window."""
+    return {
+        part: clip(frame, window.start_ns, window.end_ns) for part, frame in pieces_over(trace, use, window).items()
+    }
+
+
+def pieces_over(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
+    """As ``device_pieces``, but not cut at the window: what lies beyond it says nothing."""
     whole = whole_window(trace)
-    if window != whole and whole.start_ns <= window.start_ns and window.end_ns <= whole.end_ns:
-        busy = {part: device_pieces(trace, use, whole)[part] for part in BUSY_PARTS}
-        pieces = {part: clip(frame, window.start_ns, window.end_ns) for part, frame in busy.items()}
-        return pieces | idle_by_cause(trace, use, window)
+    return _busy_pieces(trace, use, whole if whole.holds(window) else window) | causes_over(trace, use, window)
+
+
+@once_per_trace
+def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     ops = clip(ops_of(trace, use).select("start_ns", "end_ns", "kind"), window.start_ns, window.end_ns)
     pieces, covered = {}, ops.clear().select("start_ns", "end_ns")
     for kind in BUSY_PARTS:
@@ -85,13 +92,12 @@ def device_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Dat
         pieces[kind] = own if covered.is_empty() else split(own, covered)[1]
         if not pieces[kind].is_empty():
             covered = pieces[kind] if covered.is_empty() else union(pl.concat([covered, pieces[kind]]))
-    return pieces | idle_by_cause(trace, use, window)
+    return pieces
 
 
 @once_per_trace
 def _kernels_overlap(trace: Trace, use: GpuUse) -> bool:
-    kernels = _kernels(trace, use)
-    return length(kernels) != length(union(kernels))
+    return length(_kernels(trace, use)) != length(_busy_pieces(trace, use, whole_window(trace))["kernel"])
 
 
 def _kernels(trace: Trace, use: GpuUse) -> pl.DataFrame:
@@ -108,7 +114,7 @@ def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:
 
 def device_ledger(trace: Trace, use: GpuUse, window: Window, *, inside: pl.DataFrame | None = None) -> DeviceLedger:
     """The ledger of one GPU; with ``inside`` (merged, within the window) of those instants only."""
-    pieces = device_pieces(trace, use, window)
+    pieces = pieces_over(trace, use, window)
     looked_at = span(window.start_ns, window.end_ns) if inside is None else inside
     parts = {part: int(covered_ns(looked_at, frame).sum()) for part, frame in pieces.items()}
     busy_ns, idle = sum(parts[part] for part in BUSY_PARTS), {cause: parts[cause] for cause in CAUSES}

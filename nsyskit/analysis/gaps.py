@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import CAUSES, idle_by_cause
+from nsyskit.analysis.causes import CAUSES, causes_over
 from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses, ops_of
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
@@ -58,7 +58,7 @@ def _gaps(trace: Trace, use: GpuUse, window: Window, top: int) -> DeviceGaps:
     idle = idle.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
     enough = idle["dur_ns"].top_k(min(top, idle.height)).min() or 0
     longest = idle.filter(pl.col("dur_ns") >= enough).sort(["dur_ns", "start_ns"], descending=[True, False]).head(top)
-    causes = idle_by_cause(trace, use, window)
+    causes = causes_over(trace, use, window)
     longest = longest.with_columns(covered_ns(longest, causes[cause]).alias(cause) for cause in CAUSES)
     return DeviceGaps(use, _with_neighbours(trace, use, longest), _histogram(idle))
 

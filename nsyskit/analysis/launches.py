@@ -17,24 +17,30 @@ GRAPH_LAUNCH: Final = "^(cuda|cu)GraphLaunch"
 
 def calls_named(trace: Trace, pattern: str) -> pl.DataFrame:
     """The rows of ``api_calls`` whose base name matches a regular expression: ``start_ns end_ns pid tid call``."""
-    names = api_names(trace).filter(pl.col("base_name").str.contains(pattern))["name_id"]
-    calls = api_calls(trace)
-    rows = calls.select(pl.arg_where(pl.col("name_id").is_in(names.implode())).alias("call")).to_series()
-    return calls.select(pl.col("start_ns", "end_ns", "pid", "tid").gather(rows)).with_columns(rows)
+    rows = _rows_named(trace, pattern)
+    return api_calls(trace).select(pl.col("start_ns", "end_ns", "pid", "tid").gather(rows)).with_columns(rows)
+
+
+def launch_calls(trace: Trace) -> pl.DataFrame:
+    """Kernel launch calls: ``start_ns end_ns pid tid call captured`` (whether they only recorded into a graph)."""
+    return calls_named(trace, LAUNCH).with_columns(_captured(trace))
 
 
 @once_per_trace
-def launch_calls(trace: Trace) -> pl.DataFrame:
-    """Kernel launch calls: ``start_ns end_ns pid tid call captured`` (whether they only recorded into a graph)."""
+def _captured(trace: Trace) -> pl.Series:
     calls = calls_named(trace, LAUNCH)
-    recordings = captures(trace)
-    if recordings.is_empty():
-        return calls.with_columns(captured=pl.lit(value=False))
-    frames = [
-        rows.with_columns(captured=assign(rows["start_ns"], _of_thread(recordings, key)).is_not_null())
-        for key, rows in calls.group_by("pid", "tid", maintain_order=True)
-    ]
-    return pl.concat(frames).sort("start_ns") if frames else calls.with_columns(captured=pl.lit(value=False))
+    captured = pl.repeat(value=False, n=calls.height, eager=True)
+    for key, recordings in captures(trace).group_by("pid", "tid"):
+        own = ((calls["pid"] == key[0]) & (calls["tid"] == key[1])).fill_null(value=False)
+        captured |= own & assign(calls["start_ns"], recordings).is_not_null()
+    return captured.alias("captured")
+
+
+@once_per_trace
+def _rows_named(trace: Trace, pattern: str) -> pl.Series:
+    names = api_names(trace).filter(pl.col("base_name").str.contains(pattern))["name_id"]
+    called = pl.arg_where(pl.col("name_id").is_in(names.implode())).alias("call")
+    return api_calls(trace).select(called).to_series()
 
 
 @once_per_trace
@@ -52,7 +58,3 @@ def captures(trace: Trace) -> pl.DataFrame:
         calls.select("pid", "tid", start_ns=pl.col("end_ns"), end_ns=following, opens=begins & ends_next)
         .filter("opens").drop("opens")
     )  # fmt: skip
-
-
-def _of_thread(rows: pl.DataFrame, key: tuple[object, ...]) -> pl.DataFrame:
-    return rows.filter((pl.col("pid") == key[0]) & (pl.col("tid") == key[1]))

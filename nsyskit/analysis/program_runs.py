@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 from typing import Final
 
@@ -193,8 +194,7 @@ def served(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> list[
     found = _only_replay(requests, passes)
     if found is None:
         return [None] * len(requests)
-    first, _, replay = found
-    return [replay.done.get(request - first) for request in range(len(requests))]
+    return [found.done.get(request) for request in range(len(requests))]
 
 
 def served_depths(
@@ -212,21 +212,26 @@ def served_depths(
     depths: list[tuple[int, ...] | None] = [None] * len(passes)
     found = _only_replay(requests, passes)
     if found is not None:
-        first, begin, replay = found
-        for at, generating in enumerate(replay.generating):
-            depths[begin + at] = tuple(depth + cached[first + request] for request, depth in generating)
+        for at, generating in enumerate(found.generating, found.begin):
+            depths[at] = tuple(depth + cached[request] for request, depth in generating)
     return depths
 
 
-def _only_replay(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> tuple[int, int, _Replay] | None:
-    """The first request and step, and the replay from there that gets through most requests; None unless only one."""
-    best: list[tuple[int, int, _Replay]] = []
+def _only_replay(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> _Replay | None:
+    """The replay that gets through most requests, from whatever request and step; None unless there is only one."""
+    return _replayed_most(tuple(requests), tuple(passes))
+
+
+@lru_cache(maxsize=2)  # who asks for times asks for depths, too
+def _replayed_most(requests: tuple[tuple[int, int], ...], passes: tuple[Pass, ...]) -> _Replay | None:
+    best: list[_Replay] = []
     most = 0
     for first in range(min(len(requests), _FIRST_REQUESTS)):
-        for at in _beginnings(passes):
-            replay = _replayed(requests[first:], passes[at:])
+        for begin in _beginnings(passes):
+            replay = _Replay(requests, passes, first, begin)
+            replay.run()
             if replay.done and len(replay.done) >= most:
-                best = [*(best if len(replay.done) == most else []), (first, at, replay)]
+                best = [*(best if len(replay.done) == most else []), replay]
                 most = len(replay.done)
         if best and most == len(requests) - first:
             break
@@ -249,33 +254,32 @@ class _Request:
     answered: int = -1  # the last step of the batch that gave its first token
 
 
-def _replayed(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> _Replay:
-    """The slots up to the first step that does not fit."""
-    replay = _Replay(passes, [_Request(number, *counts) for number, counts in enumerate(requests)])
-    for at in range(len(passes)):
-        if not replay.step(at):
-            break
-    return replay
-
-
 class _Replay:
-    """The slots of a server, step by step.
+    """The slots of a server, step by step, from a request and a step on.
 
     A batch holds the generating requests' tokens first, then prompts; cut into ubatches, it samples at its end only.
     ``done``: times of the requests that are through, by number. ``generating``: for each step taken the number and the
     depth of every request that had a token in it beside prompts.
     """
 
-    def __init__(self, passes: Sequence[Pass], waiting: list[_Request]) -> None:
+    def __init__(self, requests: Sequence[tuple[int, int]], passes: Sequence[Pass], first: int, begin: int) -> None:
+        self.begin = begin
         self.done: dict[int, Served] = {}
         self.generating: list[tuple[tuple[int, int], ...]] = []
+        self._requests = requests
         self._passes = passes
-        self._waiting = waiting
+        self._next = first  # of the requests that wait
         self._active: list[_Request] = []
-        self._begun = 0  # first step of the batch
+        self._begun = begin  # first step of the batch
         self._prompts = False  # whether the step before held prompts: this one may be of the same batch
 
-    def step(self, at: int) -> bool:
+    def run(self) -> None:
+        """Up to the first step that does not fit."""
+        for at in range(self.begin, len(self._passes)):
+            if not self._step(at):
+                return
+
+    def _step(self, at: int) -> bool:
         """Take one step; False when it holds other tokens or outputs than it must."""
         generating = [request for request in self._active if not request.prompt_left]
         unfinished = self._prompts and len(generating) < len(self._active)
@@ -304,14 +308,20 @@ class _Replay:
         """How many tokens of which prompts make up the rest of the step; None when it does not add up."""
         room, outputs = one.n_tokens - len(own), len(own)
         taken = []
-        for request in (*(request for request in self._active if request.prompt_left), *self._waiting):
-            if room <= 0:
-                break
+        for request in self._prompting() if room > 0 else ():
             n = min(room, request.prompt_left)
             taken.append((request, n))
             room -= n
             outputs += n == request.prompt_left
+            if room <= 0:
+                break
         return taken if room == 0 and outputs == one.n_outputs else None
+
+    def _prompting(self) -> Iterator[_Request]:
+        """Requests whose prompts are not through, in the order of arrival."""
+        yield from (request for request in self._active if request.prompt_left)
+        for number in range(self._next, len(self._requests)):
+            yield _Request(number, *self._requests[number])
 
     def _advance(self, at: int, own: Sequence[_Request], taken: Sequence[tuple[_Request, int]]) -> None:
         for request in own:
@@ -323,7 +333,7 @@ class _Replay:
             if request.begin < 0:
                 request.begin = self._begun
                 self._active.append(request)
-                self._waiting.remove(request)
+                self._next = request.number + 1
             request.prompt_left -= n
             if not request.prompt_left:
                 request.answered = at

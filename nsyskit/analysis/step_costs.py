@@ -10,7 +10,7 @@ import polars as pl
 
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.copies import PURPOSES, copy_purposes
-from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, device_ledger, device_pieces
+from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, device_ledger, device_pieces, pieces_over
 from nsyskit.analysis.gpus import GpuUse, gpu_uses
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
@@ -123,7 +123,7 @@ def busiest(trace: Trace) -> GpuUse:
         return gpu_uses(trace)[0]
     window, inside = window_all(trace), inside_steps(trace)
     busy = {
-        use: sum(length(intersect(device_pieces(trace, use, window)[part], inside)) for part in BUSY_PARTS)
+        use: sum(int(covered_ns(inside, pieces_over(trace, use, window)[part]).sum()) for part in BUSY_PARTS)
         for use in gpu_uses(trace)
     }
     return max(busy, key=lambda use: busy[use])
@@ -189,7 +189,7 @@ def _bytes(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ledgers(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
-    pieces = device_pieces(trace, busiest(trace), window_all(trace))
+    pieces = pieces_over(trace, busiest(trace), window_all(trace))
     spans = rows.select(start_ns="begin_ns", end_ns="end_ns")
     return pl.DataFrame([covered_ns(spans, pieces[part]).alias(f"{part}_ns") for part in LEDGER_PARTS])
 

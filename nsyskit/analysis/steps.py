@@ -205,6 +205,12 @@ def _no_llama(trace: Trace) -> str | None:
     return "neither kernels, command line nor output are of llama.cpp"
 
 
+_AT: Final = (
+    pl.col("pid"), pl.col("tid"), pl.col("start_ns").alias("at"), pl.col("start_ns").alias("last"),
+    pl.col("end_ns").alias("done"),
+)  # fmt: skip
+
+
 def _events(trace: Trace) -> pl.DataFrame:
     """What a thread did, in the order of its calls: ``pid tid at kind device bytes done``.
 
@@ -216,44 +222,60 @@ def _events(trace: Trace) -> pl.DataFrame:
     ops = ops.with_columns(label=copies["label"][ops["row"]], bytes=copies["bytes"][ops["row"]])
     at = pl.coalesce("call_start_ns", "start_ns")
     kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
-    columns = ["pid", "tid", "at", "done", "kind", "device", "bytes", "row"]
+    columns = ["pid", "tid", "at", "last", "done", "kind", "device", "bytes", "row"]
     moved = ops.with_columns(
-        pl.col("row").cast(pl.Int64), at=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind
+        pl.col("row").cast(pl.Int64), at=at, last=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind
     ).filter(pl.col("kind").is_not_null())
-    runs = pl.concat([_launches(trace), _orphan_graphs(trace)])
-    breaks = calls_named(trace, _BREAKS_GROUP).select(
-        "pid", "tid", at="start_ns", done="end_ns", kind=pl.lit("break"), device=pl.lit(-1, pl.Int32),
-        bytes=pl.lit(0, pl.Int64), row=pl.lit(-1, pl.Int64),
-    )  # fmt: skip
-    events = pl.concat([moved.select(columns), runs.select(columns), breaks.select(columns)])
+    moved = moved.select(columns)
+    breaks = _happened(calls_named(trace, _BREAKS_GROUP).select(_AT), "break").select(columns)
+    orphans = _happened(_orphan_graphs(trace), "run").select(columns)
+    launches = _launches(trace)
+    others = pl.concat([moved, breaks, orphans])
+    runs = _happened(launches if others["tid"].null_count() else _runs(launches, others), "run").select(columns)
+    events = pl.concat([moved, runs, orphans, breaks])
     events = _adopt_orphans(events).sort("pid", "tid", "at", maintain_order=True)
     same = (pl.col("kind") == "run") & (pl.col("kind").shift(1) == "run")
     same &= (pl.col("tid") == pl.col("tid").shift(1)) & (pl.col("pid") == pl.col("pid").shift(1))
     block = (~same.fill_null(value=False)).cum_sum()
     return events.group_by(block.alias("block"), maintain_order=True).agg(
         pl.col("pid", "tid", "at", "kind", "device", "bytes", "row").first(),
-        pl.col("done").max(),
-        last=pl.col("at").last(),
+        pl.col("done", "last").max(),
     )
 
 
-def _launches(trace: Trace) -> pl.DataFrame:
-    """Launches of kernels and graphs that did not only record a graph."""
-    kernels = launch_calls(trace).filter(~pl.col("captured")).select("pid", "tid", "start_ns", "end_ns")
-    graphs = calls_named(trace, GRAPH_LAUNCH).select("pid", "tid", "start_ns", "end_ns")
-    return pl.concat([kernels, graphs]).select(
-        "pid", "tid", at="start_ns", done="end_ns", kind=pl.lit("run"), device=pl.lit(-1, pl.Int32),
-        bytes=pl.lit(0, pl.Int64), row=pl.lit(-1, pl.Int64),
+def _happened(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Rows with ``pid tid at last done`` as events that move nothing."""
+    return rows.select(
+        "pid", "tid", "at", "last", "done", kind=pl.lit(kind), device=pl.lit(-1, pl.Int32), bytes=pl.lit(0, pl.Int64),
+        row=pl.lit(-1, pl.Int64),
     )  # fmt: skip
+
+
+def _launches(trace: Trace) -> pl.DataFrame:
+    """Launches of kernels and graphs that did not only record a graph: ``pid tid at last done`` by start."""
+    calls = launch_calls(trace)
+    kernels = calls.filter(~pl.col("captured")) if calls["captured"].any() else calls
+    graphs = calls_named(trace, GRAPH_LAUNCH)
+    rows = [frame.select(_AT) for frame in (kernels, graphs)]
+    return rows[0] if graphs.is_empty() else pl.concat(rows).sort("at", maintain_order=True)
+
+
+def _runs(launches: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """A thread's launches put together from one other event to the next: millions of rows fewer to sort."""
+    frames = [launches.clear()]
+    for pid, tid in launches.select("pid", "tid").unique().sort("pid", "tid").iter_rows():
+        of_thread = _of((pid, tid))
+        own = launches.filter(of_thread)
+        block = count_upto(others.filter(of_thread)["at"].sort(), own["at"]).cast(pl.UInt32)
+        runs = own.group_by(block.alias("block"), maintain_order=True)
+        frames.append(runs.agg(pl.col("pid", "tid", "at").first(), pl.col("last", "done").max()).drop("block"))
+    return pl.concat(frames)
 
 
 def _orphan_graphs(trace: Trace) -> pl.DataFrame:
     """Whole graphs whose launch call was lost: one may be all that a step ran."""
     lost = op_calls(trace).filter((pl.col("kind") == "graph") & pl.col("call").is_null())
-    return lost.select(
-        "pid", "tid", at="start_ns", done="start_ns", kind=pl.lit("run"), device="device", bytes=pl.lit(0, pl.Int64),
-        row=pl.lit(-1, pl.Int64),
-    )  # fmt: skip
+    return lost.select("pid", "tid", at="start_ns", last="start_ns", done="start_ns")
 
 
 def _adopt_orphans(events: pl.DataFrame) -> pl.DataFrame:

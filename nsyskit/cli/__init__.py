@@ -79,8 +79,10 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # polars' allocator, read when polars is loaded: a process that ends soon gains nothing by handing pages back early
-    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
+    # Polars' allocator, read when polars is loaded. A process that ends soon gains nothing by handing pages back early,
+    # and what one thread has freed, small or large, is to serve the next: one arena for all.
+    allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
+    os.environ.setdefault("_RJEM_MALLOC_CONF", allocator)
     try:
         cli()
     except BrokenPipeError:  # `nsyskit … | head`

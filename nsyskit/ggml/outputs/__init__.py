@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from nsyskit.ggml.outputs import llama_batched_bench, llama_bench, llama_cli, llama_server, perplexity
 from nsyskit.ggml.outputs.shared import ProgramNumbers, clean
 
@@ -10,6 +12,7 @@ __all__ = ["ProgramNumbers", "parse_output"]
 _TOOLS = (llama_bench, llama_batched_bench, llama_server, llama_cli, perplexity)
 
 
+@lru_cache(maxsize=8)  # several analyses read the same output, and that of a busy server is long
 def parse_output(text: str) -> tuple[ProgramNumbers, ...]:
     """Every measurement that a text holds, by tool and in the order printed.
 
