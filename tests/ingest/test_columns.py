@@ -77,7 +77,7 @@ def from_trace(monkeypatch) -> list[str]:
     read: list[str] = []
     original = SqliteSource.read
 
-    def watched(source, table, names, *shape) -> pl.DataFrame:
+    def watched(source, table, names, *shape):
         read.append(table)
         return original(source, table, names, *shape)
 
