@@ -138,6 +138,10 @@ FACT_TABLES: Final = (*META_EXPORT, META_CAPTURE, TARGET_ENVIRONMENT)
 FACT_ENVIRONMENT: Final = ("ENVIRONMENT", "DeviceEnvironment")
 """A fact whose name ends in one of these, or goes on after it, is ``NAME=value`` once or many times, zeros between."""
 FACT_HOST: Final = ("Hostname", "DEVICE_DISPLAY_NAME", "EXPORT_HOST", "HOST_NAME")
+FACT_CAPTURED_ON: Final = ("Hostname", "HOST_NAME", "DEVICE_DISPLAY_NAME")
+"""The machine that was traced, first that is there; the export may have been made on another."""
+FACT_RANK: Final = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", "RANK")
+"""Variables that number a process among those of one job, as launchers set them."""
 FACT_USER: Final = ("EXPORT_USER", "USER_NAME", "LAUNCH_USER", "RUN_AS")
 FACT_FOLDER: Final = ("WORKING_DIR",)
 FACT_COMMAND: Final = ("COMMAND",)

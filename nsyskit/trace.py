@@ -53,6 +53,7 @@ class CaptureFacts:
     """How nsys was told to look, as far as the file says. None: not recorded.
 
     ``command`` is the program and its arguments as typed; it may hold secrets and is rendered only when asked for.
+    So is ``host``, the machine's own name. ``rank`` is the process's number in its job, as the launcher set it.
     """
 
     command: tuple[str, ...] = ()
@@ -60,6 +61,8 @@ class CaptureFacts:
     osrt_threshold_ns: int | None = None
     session_start_utc_ns: int | None = None
     events: tuple[str, ...] = ()
+    host: str | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

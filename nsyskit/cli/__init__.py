@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "compare": "What differs per token between two runs, how surely, and why; gates for CI.",
     "doctor": "What on this machine would make a capture fail or lie.",
     "export": "Write a trace as SQLite, Perfetto or Parquet.",
+    "fleet": "Many traces at once: distributions, and which host, rank or trace differs.",
     "history": "Keep runs in one SQLite file; list, tag and show them, plot a number over builds.",
     "info": "What a trace holds: versions, sources, GPUs, programs.",
     "kernels": "Explain a ggml kernel by its name, or list the catalogue.",

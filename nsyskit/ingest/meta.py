@@ -135,7 +135,24 @@ def _capture_facts(source: RawSource, capture: list[tuple[str, str]]) -> Capture
         osrt_threshold_ns=int(threshold) if threshold and threshold.isdigit() else None,
         session_start_utc_ns=_session_start(source),
         events=tuple(value for name, value in capture if name == nsys.CAPTURE_EVENT),
+        host=_host([*_pairs(source, nsys.TARGET_ENVIRONMENT), *capture]),
+        rank=_rank(capture),
     )
+
+
+def _host(facts: list[tuple[str, str]]) -> str | None:
+    """The machine's name; what ``redact`` left in its place is none."""
+    for wanted in nsys.FACT_CAPTURED_ON:
+        for name, value in facts:
+            if re.fullmatch(rf"(.*[:_])?{wanted}", name) and value and value[0].isalnum():
+                return value
+    return None
+
+
+def _rank(capture: list[tuple[str, str]]) -> int | None:
+    variables = [value for name, value in capture if name.endswith(":ENVIRONMENT_VARIABLE") and value]
+    told = {variable: number for variable, _, number in (text.partition("=") for text in variables)}
+    return next((int(told[name]) for name in nsys.FACT_RANK if told.get(name, "").isdecimal()), None)
 
 
 def _command(capture: list[tuple[str, str]]) -> tuple[str, ...]:

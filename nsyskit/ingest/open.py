@@ -29,11 +29,13 @@ class OpenOptions:
         nsys: the nsys to export with; None takes ``NSYSKIT_NSYS``, then the PATH.
         progress: called with what is being done and a share of 0 to 1, None while unknown.
         cache: answer from kept columns of a large SQLite export, and keep them for the next time.
+        exports: where the export of a rep file goes, for the caller to delete; None for the user's cache.
     """
 
     nsys: Path | None = None
     progress: Callable[[str, float | None], None] = field(default=lambda _what, _share: None)
     cache: bool = True
+    exports: Path | None = None
 
 
 def open_trace(path: str | Path, *, options: OpenOptions | None = None) -> Trace:
@@ -115,5 +117,5 @@ def _file_source(path: Path, options: OpenOptions) -> tuple[RawSource, Container
 
 
 def _exported(path: Path, options: OpenOptions) -> RawSource:
-    exported = cached_export(path, nsys=options.nsys, progress=options.progress)
+    exported = cached_export(path, nsys=options.nsys, progress=options.progress, folder=options.exports)
     return ParquetSource(exported) if exported.is_dir() else SqliteSource(exported)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,11 @@ _REEXPORT = "export it again with `nsys export --type parquetdir --force-overwri
 _PIECE_ROWS = 1_000_000
 
 T = TypeVar("T")
+
+
+def is_export(names: Iterable[str]) -> bool:
+    """Whether a folder with files of these names is a Parquet export."""
+    return any(name.endswith(".parquet") and name[: -len(".parquet")] in SIGNATURE_TABLES for name in names)
 
 
 class ParquetSource:

@@ -23,8 +23,10 @@ def _silent(_what: str, _share: float | None) -> None:
     """Progress for nobody."""
 
 
-def cached_export(report: Path, *, nsys: Path | None, progress: Progress) -> Path:
+def cached_export(report: Path, *, nsys: Path | None, progress: Progress, folder: Path | None = None) -> Path:
     """The export of a report: a Parquet directory where this nsys makes one, an SQLite file otherwise.
+
+    It is kept in the user's cache, or made in ``folder``, where nothing else is looked at or deleted.
 
     Raises:
         NsysError: no nsys, or it failed.
@@ -34,6 +36,9 @@ def cached_export(report: Path, *, nsys: Path | None, progress: Progress) -> Pat
     tool = find_nsys(nsys)
     kind = "parquetdir" if "parquetdir" in export_types(tool) else "sqlite"
     progress(f"reading {report.name}", None)
+    if folder is not None:
+        export_to(report, folder / f"export.{kind}", tool=tool, kind=kind, progress=progress)
+        return folder / f"export.{kind}"
     target = cache_dir() / "exports" / f"{_content_key(report, tool)}.{kind}"
     if not target.exists():
         private_folder(target.parent)  # an export holds the environment of the traced program
