@@ -54,6 +54,7 @@ class CaptureFacts:
 
     ``command`` is the program and its arguments as typed; it may hold secrets and is rendered only when asked for.
     So is ``host``, the machine's own name. ``rank`` is the process's number in its job, as the launcher set it.
+    ``session_start_utc_ns`` is the UTC time of the trace's time 0.
     """
 
     command: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from planted_secrets import ARGUMENTS, PLANTED, VARIABLES, environment, plant
 from tiny_trace import global_tid
 
 from nsyskit.cli import cli
+from nsyskit.recipes.tables import RECIPES, tables_of
 
 DEMO = Path(__file__).parents[1] / "traces" / "demo" / "trace.sqlite"
 PACKED = pattern(rb"[A-Za-z0-9+/]{200,}={0,2}")
@@ -103,6 +104,15 @@ def found(content: bytes) -> list[str]:
 )  # fmt: skip
 def test_printed(secretive, command):
     output = run(command[0], secretive, *command[1:], codes=(0, 4))
+    assert found(output) == []
+    assert b"/home/mallory" not in output
+
+
+def test_several_reports_and_recipes(secretive):
+    output = run("ranks", secretive, secretive, codes=(0, 2, 4))
+    output += run("ranks", secretive, secretive, "--format", "json", codes=(0, 2, 4))
+    for recipe in RECIPES:
+        output += str(tables_of(str(secretive), recipe=recipe)).encode()
     assert found(output) == []
     assert b"/home/mallory" not in output
 

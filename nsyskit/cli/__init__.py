@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "What a trace holds: versions, sources, GPUs, programs.",
     "kernels": "Explain a ggml kernel by its name, or list the catalogue.",
     "model": "Facts of a GGUF model: sizes, bytes per token, KV cache.",
+    "ranks": "Several reports of one run on one clock: who idles while others work.",
     "recipes": "List and run recipes of nsys: nsyskit's for llama.cpp, and NVIDIA's.",
     "redact": "A copy of a trace without secrets, to show to others.",
     "report": "What bounds a trace, as one HTML file to look at.",

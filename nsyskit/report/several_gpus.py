@@ -25,9 +25,13 @@ def gpu_name(result: SeveralGpusResult, place: int | None) -> str:
 
 def busy_sentence(result: SeveralGpusResult) -> str:
     """How many GPUs worked at a time."""
-    rows = result.busy_count.select("busy_gpus", "share").rows()
-    told = [f"{_COUNTS[n] if n < len(_COUNTS) else n} {human_share(share)}" for n, share in rows]
-    return f"GPUs at work at a time: {', '.join(told)}"
+    return f"GPUs at work at a time: {counted(result.busy_count)}"
+
+
+def counted(rows: pl.DataFrame) -> str:
+    """Shares by number, the first column of ``rows``: ``none 6.3 %, one 93.7 %``."""
+    numbers = zip(rows.to_series(0), rows["share"], strict=True)
+    return ", ".join(f"{_COUNTS[n] if n < len(_COUNTS) else n} {human_share(share)}" for n, share in numbers)
 
 
 def phase_sentences(result: SeveralGpusResult) -> list[str]:
