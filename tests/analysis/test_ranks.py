@@ -75,7 +75,7 @@ def test_the_alignment_is_recovered(split):
 
 def test_what_if_the_shift_were_ignored(split):
     """The same rows without the sessions' starts overlap otherwise: the test above can fail."""
-    whole, parts = split
+    _whole, parts = split
     result = ranks([open_trace(part) for part in parts], window="gpu")
     other = open_trace(parts[1])
     raw = sum(ledger.busy_ns for ledger in devices(other, window=result.window).devices)
@@ -83,7 +83,7 @@ def test_what_if_the_shift_were_ignored(split):
 
 
 def test_the_window_is_what_all_cover(split):
-    whole, parts = split
+    _whole, parts = split
     traces = [open_trace(part) for part in parts]
     result = ranks(traces, window="gpu")
     own = [window_gpu(trace) for trace in traces]
