@@ -1,9 +1,10 @@
-"""A run folder as ``capture`` leaves it, made by the capture's own writers. No GPU took part: its samples are stand-ins."""
+"""A run folder as ``capture`` leaves it, by the capture's own writers. No GPU took part: samples are stand-ins."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.load import Request
@@ -15,7 +16,7 @@ MS = 1_000_000
 START = 1_700_000_000_000_000_000
 
 
-def request(index: int, at: int, tokens: tuple[int, ...], end: int, **more) -> Request:
+def request(index: int, at: int, tokens: tuple[int, ...], end: int, **more: Any) -> Request:
     """Times in ms; ``tokens`` and ``end`` from the sending."""
     sent = START + at * MS
     return Request(

@@ -430,30 +430,34 @@ def _stacked(bubbles: list[pl.DataFrame]) -> pl.DataFrame:
 
 def op_labels(trace: Trace, ops: pl.DataFrame) -> pl.Series:
     """What to call each GPU operation: a kernel's short name and quant type, a copy's label and size, …"""
-    kernels = _kernel_labels(trace)
-    copies = trace.memcpys.select(
-        kind=pl.lit("memcpy"), row=pl.int_range(pl.len(), dtype=pl.Int64),
-        told=pl.format("memcpy {} {} B", pl.col("label").cast(pl.String), "bytes"),
-    ).collect()  # fmt: skip
-    sets = trace.memsets.select(
-        kind=pl.lit("memset"), row=pl.int_range(pl.len(), dtype=pl.Int64), told=pl.format("memset {} B", "bytes")
-    ).collect()
-    told = pl.concat([kernels, copies, sets])
-    keys = ops.select(pl.col("kind").cast(pl.String), "row")
-    return keys.join(told, on=["kind", "row"], how="left", maintain_order="left")["told"].fill_null("CUDA graph")
+    keys = ops.select(pl.col("kind").cast(pl.String), "row").with_row_index("at")
+    rows = {kind: keys.filter(pl.col("kind") == kind) for kind in ("kernel", "memcpy", "memset")}
+    ids = trace.kernels.select("name_id").collect()["name_id"].gather(rows["kernel"]["row"])
+    kernels = rows["kernel"].select("at", name_id=ids).join(_kernel_labels(trace), on="name_id", how="left")
+    copies = trace.memcpys.select("label", "bytes").collect()[rows["memcpy"]["row"]]
+    copied = copies.select(told=pl.format("memcpy {} {} B", pl.col("label").cast(pl.String), "bytes"))["told"]
+    sets = trace.memsets.select("bytes").collect()[rows["memset"]["row"]]
+    filled = sets.select(told=pl.format("memset {} B", "bytes"))["told"]
+    told = pl.concat(
+        [
+            kernels.select("at", pl.col("told").fill_null("kernel")),
+            rows["memcpy"].select("at", told=copied),
+            rows["memset"].select("at", told=filled),
+        ]
+    )
+    named_ops = keys.select("at").join(told, on="at", how="left", maintain_order="left")
+    return named_ops["told"].fill_null("CUDA graph")
 
 
 @once_per_trace
 def _kernel_labels(trace: Trace) -> pl.DataFrame:
-    kernels = trace.kernels.select("name_id").collect()
-    names = strings_of(trace, kernels["name_id"]).rename({"string_id": "name_id"})
+    """``name_id told`` of every kernel name."""
+    ids = trace.kernels.select(pl.col("name_id").unique()).collect()
+    names = strings_of(trace, ids["name_id"]).rename({"string_id": "name_id"})
     short = pl.Series("short", [parse_name(name).short for name in names["value"]], dtype=pl.String)
     facts = names.with_columns(short).join(kernel_facts(trace).select("name_id", "quant"), on="name_id", how="left")
     told = pl.concat_str("short", "quant", separator=" ", ignore_nulls=True)
-    rows = kernels.join(facts.select("name_id", told=told), on="name_id", how="left", maintain_order="left")
-    return rows.select(
-        kind=pl.lit("kernel"), row=pl.int_range(pl.len(), dtype=pl.Int64), told=pl.col("told").fill_null("kernel")
-    )
+    return ids.join(facts.select("name_id", told=told), on="name_id", how="left")
 
 
 # landmarks -------------------------------------------------------------------------------------------------------

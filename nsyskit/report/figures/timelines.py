@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -136,6 +137,7 @@ def bubble_text(row: Mapping[str, Any]) -> str:
     )
 
 
+@lru_cache(maxsize=4096)
 def event_name(name: str) -> str:
     """A name for a hover label: printable, without parameters, cut, not read as markup."""
     short = printable(shortened(name))

@@ -17,7 +17,7 @@ from nsyskit.report.page.elements import Html, tag
 
 def packed(identifier: str, data: bytes) -> Html:
     """Bytes under an id, deflated: a zlib stream carries neither time nor system, as gzip's does."""
-    body = base64.b64encode(zlib.compress(data, 9)).decode("ascii")
+    body = base64.b64encode(zlib.compress(data, 6)).decode("ascii")  # 9 takes four times as long for 1 % less
     return tag("script", Html(body), type="application/octet-stream", id=identifier)
 
 
