@@ -14,6 +14,7 @@ from nsyskit.cli.options import emit, examples, force_option, nsys_option, quiet
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nsyskit.history.history import Cell as KeptCell
     from nsyskit.history.history import History
     from nsyskit.sweep.bench import Outcome
     from nsyskit.sweep.grid import Axes, Cell
@@ -40,6 +41,8 @@ def _flag_options(command: Callable[..., None]) -> Callable[..., None]:
 @examples("""
 nsyskit sweep --model model.gguf -p 512 -n 128 -t 1,2,4,8 -fa 0,1
 nsyskit sweep --model a.gguf --model b.gguf -ngl 99 --env GGML_CUDA_DISABLE_GRAPHS=0,1 --html sweep.html
+nsyskit sweep --model q4.gguf --model q8.gguf --memory --ttft --ppl wiki.txt --html quants.html
+nsyskit sweep --model model.gguf -t 4,8 --traced cells --html cells.html
 nsyskit sweep --model model.gguf --build old/build --build new/build -d 0,4096
 nsyskit sweep --read results.jsonl --read older.csv
 """)
@@ -57,6 +60,8 @@ nsyskit sweep --read results.jsonl --read older.csv
               help="Run the experiments that `analyze -a advice` names for this trace, one at a time.")  # fmt: skip
 @click.option("--traced", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Also capture one traced repetition of each cell, into this folder.")  # fmt: skip
+@click.option("--memory", is_flag=True, help="Also tell VRAM by model, cache and compute (one more repetition).")
+@click.option("--ttft", is_flag=True, help="Also measure the time to first token through llama-server.")
 @click.option("--ppl", type=click.Path(path_type=Path), metavar="FILE", help="Also measure perplexity on this text.")
 @click.option("--read", "read", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Take results that llama-bench wrote: json, jsonl, csv, sql, md (repeatable).")  # fmt: skip
@@ -72,7 +77,8 @@ nsyskit sweep --read results.jsonl --read older.csv
 @quiet_option
 def command(
     *, models: tuple[Path, ...], builds: tuple[Path, ...], n_prompt: str, n_gen: str, repetitions: int,
-    env: tuple[str, ...], rpc: str | None, from_advice: Path | None, traced: Path | None, ppl: Path | None,
+    env: tuple[str, ...], rpc: str | None, from_advice: Path | None, traced: Path | None,
+    memory: bool, ttft: bool, ppl: Path | None,
     read: tuple[Path, ...], name: str | None, timeout_s: float | None, retry_failed: bool, dry_run: bool, fmt: str,
     html: Path | None, force: bool, db: Path | None, nsys: Path | None, quiet: bool, **flags: str | None,
 ) -> None:  # fmt: skip
@@ -102,12 +108,12 @@ def command(
 
         for at, file in enumerate(read):
             _keep_file(history, name, file, at)
-        runner = _Runner(timeout_s=timeout_s, ppl=ppl)
+        runner = _Runner(timeout_s=timeout_s, memory=memory, ttft=ttft, ppl=ppl)
         for build in axes.builds if found else ():
             runner.bench(build)  # a build without llama-bench is told before anything runs
         summary = run_sweep(
             name, found, history=history, run=runner.run, now=utc_now, tell=_teller(quiet=quiet),
-            retry_failed=retry_failed,
+            retry_failed=retry_failed, whole=runner.is_whole,
         )  # fmt: skip
         if traced is not None:
             _trace_cells(history, name, found, runner, traced, quiet=quiet)
@@ -116,8 +122,6 @@ def command(
         told = f"{summary.ran} ran, {summary.failed} failed, {summary.skipped} known before"
         click.echo(f"{name}: {told}", err=True)
     _emit(name, table, fmt=fmt, html=html, force=force)
-    if traced is not None and fmt == "text":
-        _tell_what_grew(table)
 
 
 def _axes(
@@ -138,25 +142,63 @@ def _axes(
 
 
 class _Runner:
-    """Runs cells: llama-bench, then llama-perplexity where asked for."""
+    """Runs cells: llama-bench, then what else is asked for; the first that fails ends a cell."""
 
-    def __init__(self, *, timeout_s: float | None, ppl: Path | None) -> None:
-        self._timeout_s, self._ppl = timeout_s, ppl
+    def __init__(self, *, timeout_s: float | None, memory: bool, ttft: bool, ppl: Path | None) -> None:
+        self._timeout_s, self._memory, self._ttft, self._ppl = timeout_s, memory, ttft, ppl
 
     def bench(self, build: Path | None) -> list[str]:
         from nsyskit.sweep.bench import find_bench
 
         return find_bench(build)
 
+    def is_whole(self, cell: KeptCell) -> bool:
+        """Whether a cell of the history holds all that is asked for."""
+        labels = {str(one["label"]) for one in cell.results}
+        return (
+            (not self._memory or any("vram_bytes" in one for one in cell.results))
+            and (not self._ttft or any(label.startswith("ttft") for label in labels))
+            and (self._ppl is None or "ppl" in labels)
+        )
+
     def run(self, cell: Cell) -> Outcome:
-        from nsyskit.sweep.bench import Outcome, find_bench, run_cell, run_perplexity, with_kv
+        from nsyskit.sweep.bench import Outcome, run_cell, with_kv
 
         outcome = with_kv(cell, run_cell(cell, self.bench(cell.build), timeout_s=self._timeout_s))
-        if self._ppl is None or outcome.error is not None:
+        for measure in (self._with_memory, self._with_ttft, self._with_perplexity):
+            if outcome.error is None:
+                outcome = measure(cell, outcome)
+        return Outcome(outcome.results, outcome.error)
+
+    def _with_memory(self, cell: Cell, outcome: Outcome) -> Outcome:
+        from nsyskit.sweep.bench import with_memory
+
+        if not self._memory:
+            return outcome
+        return with_memory(cell, outcome, self.bench(cell.build), timeout_s=self._timeout_s)
+
+    def _with_ttft(self, cell: Cell, outcome: Outcome) -> Outcome:
+        from nsyskit.sweep.bench import find_bench
+        from nsyskit.sweep.ttft import run_ttft
+
+        if not self._ttft:
+            return outcome
+        program = find_bench(cell.build, "llama-server")
+        return _joined(outcome, run_ttft(cell, program, timeout_s=self._timeout_s))
+
+    def _with_perplexity(self, cell: Cell, outcome: Outcome) -> Outcome:
+        from nsyskit.sweep.bench import find_bench, run_perplexity
+
+        if self._ppl is None:
             return outcome
         program = find_bench(cell.build, "llama-perplexity")
-        further = run_perplexity(cell, program, self._ppl, timeout_s=self._timeout_s)
-        return Outcome((*outcome.results, *further.results), further.error)
+        return _joined(outcome, run_perplexity(cell, program, self._ppl, timeout_s=self._timeout_s))
+
+
+def _joined(outcome: Outcome, further: Outcome) -> Outcome:
+    from nsyskit.sweep.bench import Outcome
+
+    return Outcome((*outcome.results, *further.results), further.error)
 
 
 def _experiments(path: Path, *, nsys: Path | None, quiet: bool) -> list[dict[str, tuple[str, ...]]]:
@@ -242,39 +284,19 @@ def _trace_cells(
             click.echo(f"traced {place.name}: {'done' if code == 0 else last}", err=True)
 
 
-def _tell_what_grew(table: SweepTable) -> None:
-    """Each traced cell against the first: which part of the time per token grew."""
-    from nsyskit.compare.compare import compare
-    from nsyskit.compare.sample import sample_run
-    from nsyskit.errors import NsyskitError
-    from nsyskit.ingest import open_trace
-
-    first = None
-    for row in table.rows:
-        if row["trace"] is None:
-            continue
-        settings = ", ".join(f"{axis}={row['settings'].get(axis, '–') or 'unset'}" for axis in table.axes)
-        try:
-            sample = sample_run(open_trace(row["trace"]), name=settings)
-        except NsyskitError as error:
-            click.echo(f"{settings}: {error}")
-            continue
-        if first is None:
-            first = sample
-            click.echo(f"against {settings} ({row['trace']}):")
-        else:
-            click.echo(f"{settings}: {compare([first], [sample]).sentence} ({row['trace']})")
-
-
 def _emit(name: str, table: SweepTable, *, fmt: str, html: Path | None, force: bool) -> None:
+    from nsyskit.sweep.ledgers import cell_ledgers
+
+    ledgers = cell_ledgers(table)
     if fmt == "json":
-        body = {"schema": "nsyskit.sweep/1", "name": name, "axes": list(table.axes), "cells": list(table.rows)}
-        click.echo(json.dumps(body, indent=1, ensure_ascii=False))
+        from nsyskit.report.sweep_json import render_json
+
+        click.echo(render_json(name, table, ledgers), nl=False)
     else:
         from nsyskit.report.sweep_text import render_table
 
-        click.echo(render_table(name, table), nl=False)
+        click.echo(render_table(name, table, ledgers), nl=False)
     if html is not None:
         from nsyskit.report.sweep_html import render_html
 
-        emit(render_html(name, table), output=html, force=force)
+        emit(render_html(name, table, ledgers), output=html, force=force)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from nsyskit.errors import NsyskitError, TraceFormatError
 from nsyskit.ggml.gguf_file import kv_bytes_per_token, read_model
 from nsyskit.ggml.outputs import ProgramNumbers, parse_output
+from nsyskit.ggml.outputs.buffers import parse_buffers
 from nsyskit.sweep.grid import Cell
 from nsyskit.units import printable
 
@@ -23,6 +26,8 @@ _KEPT: Final = (
     "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "flash_attn", "samples_ts",
 )  # fmt: skip
 _ERROR_CHARACTERS: Final = 300
+_PPL_TRIES: Final = 4
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 class BenchError(NsyskitError):
@@ -64,20 +69,53 @@ def run_cell(cell: Cell, bench: Sequence[str], *, timeout_s: float | None = None
     if code is None:
         return Outcome(results, f"not done after {timeout_s:g} s")
     if code != 0 or not results:
-        return Outcome(results if code == 0 else (), _why(code, err))
+        return Outcome(results if code == 0 else (), why(code, err))
     return Outcome(results)
 
 
+def with_memory(cell: Cell, outcome: Outcome, bench: Sequence[str], *, timeout_s: float | None = None) -> Outcome:
+    """The measurements with what each holds: ``vram_bytes`` and its parts; ``memory_bytes`` counts the host too.
+
+    llama.cpp names its buffers in its log: a further repetition prints it, so that no timing is disturbed.
+    """
+    once = replace(cell, tests=replace(cell.tests, repetitions=1))
+    code, out, err = run_program([*once.argv(bench), "-v"], environment(cell.env), timeout_s=timeout_s)
+    contexts = parse_buffers(err) or parse_buffers(out)
+    if code != 0 or len(contexts) != len(outcome.results):
+        named = f"its log names buffers of {len(contexts)} contexts for {len(outcome.results)} tests"
+        told = named if code == 0 else "not done in time" if code is None else why(code, err)
+        return Outcome(outcome.results, f"memory: {told}")
+    results = (
+        one | {
+            "vram_bytes": held.vram_bytes, "vram_model_bytes": held.on_gpus("model"),
+            "vram_cache_bytes": held.on_gpus("cache"), "vram_compute_bytes": held.on_gpus("compute"),
+            "memory_bytes": held.total_bytes,
+        }
+        for one, held in zip(outcome.results, contexts, strict=True)
+    )  # fmt: skip
+    return Outcome(tuple(results), outcome.error)
+
+
 def run_perplexity(cell: Cell, program: Sequence[str], text: Path, *, timeout_s: float | None = None) -> Outcome:
-    """llama-perplexity over a text, with the cell's flags that it knows."""
+    """llama-perplexity over a text, with the cell's flags that it knows.
+
+    It writes its log on a thread that it does not wait for at its end: seen to lose the last lines, the estimate among
+    them. Then it is run again.
+    """
     known = ("-t", "-b", "-ub", "-ngl", "-fa", "-ctk", "-ctv", "-sm", "-ts", "-ncmoe")
     words = [word for flag, value in cell.flags.items() if flag in known for word in (flag, value)]
     argv = [*program, "-m", str(cell.model), "-f", str(text), *words]
-    code, out, err = run_program(argv, environment(cell.env), timeout_s=timeout_s)
-    found = [n for n in parse_output(out + "\n" + err) if n.label == "ppl"]
-    if code != 0 or not found:
-        return Outcome((), f"llama-perplexity: {_why(code or 0, err)}")
-    return Outcome(({"label": "ppl", **{name: value for name, value in found[-1].extra.items() if _is_plain(value)}},))
+    for _ in range(_PPL_TRIES):
+        code, out, err = run_program(argv, environment(cell.env), timeout_s=timeout_s)
+        found = [one.extra for one in parse_output(out + "\n" + err) if one.label == "ppl"]
+        if code != 0:
+            break
+        if found:
+            return Outcome(
+                ({"label": "ppl", **{name: value for name, value in found[-1].items() if _is_plain(value)}},)
+            )
+    told = "its output lost the estimate" if code == 0 else "not done in time" if code is None else why(code, err)
+    return Outcome((), f"llama-perplexity: {told}")
 
 
 def result(numbers: ProgramNumbers) -> dict[str, Any]:
@@ -134,14 +172,7 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 def run_program(argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float | None) -> tuple[int | None, str, str]:
     """Exit code (None after the timeout), stdout, stderr. The program, in its own group, never outlives this call."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        try:
-            process = subprocess.Popen(
-                argv, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=dict(env), start_new_session=True
-            )
-        except OSError as error:
-            raise BenchError(
-                f"cannot run {argv[0]}: {error.strerror}", hint="put it on the PATH or name --build"
-            ) from error
+        process = start_program(argv, env, out=out, err=err)
         try:
             code: int | None = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -155,6 +186,31 @@ def run_program(argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float
     return code, texts[0], texts[1]
 
 
+def start_program(
+    argv: Sequence[str], env: Mapping[str, str], *, out: IO[bytes], err: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a program in a group of its own. On Linux it dies with nsyskit, even of SIGKILL.
+
+    A benchmark left over would share the GPU with whatever is measured next.
+
+    Raises:
+        BenchError: it does not exist or may not run.
+    """
+    try:
+        return subprocess.Popen(
+            argv, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=dict(env), start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads run here
+        )  # fmt: skip
+    except OSError as error:
+        raise BenchError(
+            f"cannot run {argv[0]}: {error.strerror}", hint="put it on the PATH or name --build"
+        ) from error
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         with suppress(ProcessLookupError):
@@ -162,7 +218,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _why(code: int, err: str) -> str:
+def why(code: int, err: str) -> str:
     """The last line that says what went wrong."""
     lines = [printable(line.strip()) for line in err.splitlines() if line.strip()]
     telling = [line for line in lines if any(word in line.lower() for word in ("error", "fail", "invalid", "unable"))]

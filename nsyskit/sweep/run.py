@@ -45,13 +45,15 @@ def run_sweep(
     now: Callable[[], str],
     tell: Callable[[Progress], None] = lambda _progress: None,
     retry_failed: bool = False,
+    whole: Callable[[KeptCell], bool] = lambda _cell: True,
 ) -> Summary:
     """Run every cell that the history does not hold; each is kept as soon as it is known.
 
-    Killed between or within cells, the same call goes on with the first that is missing.
+    Killed between or within cells, the same call goes on with the first that is missing. ``whole``: whether a cell
+    that is done holds all that is asked for now; else it is run again.
     """
-    kept = {cell.key: cell.state for cell in history.cells(name)}
-    settled = {key for key, state in kept.items() if state == "done" or not retry_failed}
+    kept = {cell.key: cell for cell in history.cells(name)}
+    settled = {key for key, cell in kept.items() if (whole(cell) if cell.state == "done" else not retry_failed)}
     todo = [cell for cell in found if cell.key() not in settled]
     took: list[float] = []
     failed = 0
@@ -62,8 +64,10 @@ def run_sweep(
         took.append(monotonic() - begun)
         failed += outcome.error is not None
         state = "done" if outcome.error is None else "failed"
+        known = kept.get(cell.key())
+        trace = None if known is None else known.trace
         history.put_cell(
-            KeptCell(name, cell.key(), cell.settings(), state, now(), outcome.error, None, tuple(outcome.results))
+            KeptCell(name, cell.key(), cell.settings(), state, now(), outcome.error, trace, tuple(outcome.results))
         )
         tell(Progress(at + 1, len(todo), cell, outcome, took[-1], _left(took, len(todo) - at - 1)))
     return Summary(len(todo) - failed, failed, len(found) - len(todo))

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 REPO = Path(__file__).parents[2]
-VENV = "/opt/nsyskit-e2e"
-WORK = "/w/nsyskit-e2e"
+NAME = os.environ.get("NSYSKIT_E2E_NAME", "nsyskit-e2e")  # another one, so that two may test in one root
+VENV = f"/opt/{NAME}"
+WORK = f"/w/{NAME}"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Column:
     bar: bool = False
     hint: str | None = None
     full: Callable[[Row], str] | None = None
+    link: Callable[[Row], str | None] | None = None
 
 
 def ns(head: str, key: str, hint: str | None = None) -> Column:
@@ -48,8 +49,12 @@ def share(head: str, key: str, hint: str | None = None) -> Column:
     return Column(head, lambda row: row[key], human_share, bar=True, hint=hint)
 
 
-def words(head: str, value: Callable[[Row], str], *, full: Callable[[Row], str] | None = None) -> Column:
-    return Column(head, value, str, number=False, full=full)
+def words(
+    head: str, value: Callable[[Row], str], *, full: Callable[[Row], str] | None = None,
+    link: Callable[[Row], str | None] | None = None,
+) -> Column:  # fmt: skip
+    """Text; ``full`` stands in its title, ``link`` leads to a place on the page."""
+    return Column(head, value, str, number=False, full=full, link=link)
 
 
 def table(caption: str, rows: pl.DataFrame | Sequence[Row], columns: Sequence[Column], *, more: str = "") -> Html:
@@ -87,7 +92,9 @@ def _cell(column: Column, row: Row) -> Html:
     if not column.number:
         full = (column.full or (lambda _: shown))(row)
         title = full[:_TITLE_CHARACTERS] if full != shown else None
-        return tag("td", tag("span", text(shown), title=title), class_="name")
+        place = column.link(row) if column.link is not None else None
+        inner = tag("a", text(shown), href=place, title=title) if place else tag("span", text(shown), title=title)
+        return tag("td", inner, class_="name")
     content = text(shown)
     if column.bar and value is not None:
         content = join([tag("span", class_="meter", style=f"--share:{min(value, 1):.4f}"), content])
