@@ -7,13 +7,19 @@ the file tells which one an ordinal is; elsewhere each (process, device) stands 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import gpu_ops, op_calls
+from nsyskit.errors import TraceFormatError
 from nsyskit.intervals import union
 from nsyskit.trace import Trace, Window
+
+MOST_GPUS: Final = 128
+MOST_THREADS: Final = 512
+"""Every GPU and every thread that feeds one gets a ledger of its own; damaged ids would ask for thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,16 @@ class GpuUse:
 
 @once_per_trace
 def gpu_uses(trace: Trace) -> tuple[GpuUse, ...]:
-    """Every GPU with at least one operation, in a stable order."""
+    """Every GPU with at least one operation, in a stable order.
+
+    Raises:
+        TraceFormatError: there are more of them than any machine has.
+    """
     members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for pid, device in sorted(gpu_ops(trace).select("pid", "device").unique().drop_nulls().iter_rows()):
         gpu = trace.meta.gpu_of(pid, device)
         members.setdefault((gpu.gpu,) if gpu else (pid, device), []).append((pid, device))
+    _check_count(len(members), MOST_GPUS, "GPUs did work")
     uses = []
     for own in members.values():
         gpu = trace.meta.gpu_of(*own[0])
@@ -68,7 +79,11 @@ def busy_of(trace: Trace, use: GpuUse) -> pl.DataFrame:
 
 @once_per_trace
 def feeds(trace: Trace, window: Window) -> pl.DataFrame:
-    """Which thread handed over operations that start in the window: distinct ``pid tid use`` (index of a GpuUse)."""
+    """Which thread handed over operations that start in the window: distinct ``pid tid use`` (index of a GpuUse).
+
+    Raises:
+        TraceFormatError: there are more of them than any program has.
+    """
     starts = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
     frames = [
         ops_of(trace, use).filter(starts).select("pid", "tid").drop_nulls().unique()
@@ -76,4 +91,14 @@ def feeds(trace: Trace, window: Window) -> pl.DataFrame:
         for index, use in enumerate(gpu_uses(trace))
     ]  # fmt: skip
     schema = {"pid": pl.Int32, "tid": pl.Int32, "use": pl.Int64}
-    return pl.concat([pl.DataFrame(schema=schema), *frames]).sort("pid", "tid", "use")
+    found = pl.concat([pl.DataFrame(schema=schema), *frames]).sort("pid", "tid", "use")
+    _check_count(found.select("pid", "tid").n_unique() if found.height else 0, MOST_THREADS, "threads fed a GPU")
+    return found
+
+
+def _check_count(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise TraceFormatError(
+            f"{count:,} {what}, by the ids in the trace: it is damaged, or of more than {most} at once",
+            hint="export the report again, or capture fewer processes",
+        )

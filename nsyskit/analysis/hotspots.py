@@ -10,9 +10,11 @@ import polars as pl
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.sums import SumResult, kernel_sum
+from nsyskit.errors import TraceFormatError
 from nsyskit.ggml.catalogue import KernelRules
 from nsyskit.trace import Trace, Window
 
+MOST_NAMES: Final = 50_000
 KERNEL_FACTS: Final = ("category", "family", "quant", "batch")
 
 
@@ -32,7 +34,8 @@ class HotspotResult:
 def kernel_hotspots(trace: Trace, *, window: Window | None = None, rules: KernelRules | None = None) -> SumResult:
     """``kernel_sum`` with what the catalogue knows of each kernel: ``category family quant batch``."""
     summed = kernel_sum(trace, window=window)
-    rows = summed.rows.join(kernel_facts(trace, rules), on="name_id", how="left", maintain_order="left")
+    facts = kernel_facts(trace, rules) if rules else kernel_facts(trace)  # remembered by what it was called with
+    rows = summed.rows.join(facts, on="name_id", how="left", maintain_order="left")
     return SumResult(summed.kind, rows, window)
 
 
@@ -53,8 +56,17 @@ def quant_sum(trace: Trace, *, window: Window | None = None, rules: KernelRules 
 
 @once_per_trace
 def kernel_facts(trace: Trace, rules: KernelRules | None = None) -> pl.DataFrame:
-    """What the catalogue says of every kernel name in the trace: ``name_id category family quant batch``."""
+    """What the catalogue says of every kernel name in the trace: ``name_id category family quant batch``.
+
+    Raises:
+        TraceFormatError: there are more names than any program has.
+    """
     ids = trace.kernels.select(pl.col("name_id").unique()).collect()
+    if ids.height > MOST_NAMES:
+        raise TraceFormatError(
+            f"{ids.height:,} kernels of different names: no program has so many, the trace is damaged",
+            hint="export the report again",
+        )
     full = strings_of(trace, ids["name_id"]).rename({"string_id": "name_id", "value": "name"})
     # nsys's own short name is a column of a million rows that says what the full name says
     names = ids.join(full, on="name_id", how="left").with_columns(short_name=pl.lit(None, pl.String))

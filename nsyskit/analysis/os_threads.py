@@ -16,6 +16,7 @@ from nsyskit.intervals import length, union
 from nsyskit.trace import Trace, Window
 
 _MAX_CHAINS = 10
+_MAX_THREADS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,11 @@ class OsThread:
 
 @dataclass(frozen=True, slots=True)
 class OsThreadsResult:
+    """``threads``: drivers first, then by time, at most 200; ``more``: how many are left out, which took least time."""
+
     window: Window | None
     threads: tuple[OsThread, ...]
+    more: int = 0
 
 
 def osrt_by_thread(trace: Trace, *, window: Window | None = None) -> OsThreadsResult:
@@ -57,13 +61,18 @@ def osrt_by_thread(trace: Trace, *, window: Window | None = None) -> OsThreadsRe
     if window is not None:
         calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
     calls = calls.with_columns(dur=pl.col("end_ns") - pl.col("start_ns"))
-    drivers = set(op_calls(trace).select("pid", "tid").drop_nulls().unique().iter_rows())
+    driving = op_calls(trace).select("pid", "tid", driver=pl.lit(value=True)).drop_nulls().unique()
+    drivers = set(driving.select("pid", "tid").iter_rows())
+    every = calls.group_by("pid", "tid").agg(pl.col("dur").sum()).join(driving, on=["pid", "tid"], how="left")
+    order = [pl.col("driver").is_null(), -pl.col("dur"), "pid", "tid"]
+    shown = every.sort(order).head(_MAX_THREADS)
+    calls = calls.join(shown, on=["pid", "tid"], how="semi", maintain_order="left")
     threads = [
         _thread(trace, pid, tid, rows, driver=(pid, tid) in drivers)
         for (pid, tid), rows in calls.group_by("pid", "tid", maintain_order=True)
     ]
     threads.sort(key=lambda thread: (not thread.driver, -thread.total_ns, thread.pid, thread.tid))
-    return OsThreadsResult(window, tuple(threads))
+    return OsThreadsResult(window, tuple(threads), every.height - shown.height)
 
 
 def _thread(trace: Trace, pid: object, tid: object, rows: pl.DataFrame, *, driver: bool) -> OsThread:

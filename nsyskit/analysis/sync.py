@@ -26,6 +26,9 @@ _IS_FUNCTION: Final = pl.col("name").str.contains(SYNCHRONIZE).fill_null(value=F
 WHOLE_CONTEXT: Final = 4_294_967_295
 _MIN_SHARE_OF_WINDOW: Final = 0.01
 
+_PLACES: Final = ["pid", "context", "stream"]
+_FEW_PLACES: Final = 64
+
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
@@ -255,14 +258,37 @@ def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
 
 def _done_after(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
     """Whether of the operations there ``by`` an instant, on what is awaited, one ends after ``start_ns``."""
-    places = ["pid", "context", "stream"]
+    waits = syncs.with_row_index("row")
+    few = waits.select(_PLACES).n_unique() <= _FEW_PLACES if waits.height else True
+    frames = _place_by_place(waits, ops) if few else _all_places(waits, ops)
+    schema = {"row": pl.UInt32, "unfinished": pl.Boolean}
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="vertical_relaxed").sort("row")["unfinished"]
+
+
+def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame) -> list[pl.DataFrame]:
+    """``row unfinished``: the operations of each place are searched; as fast as can be for a few of them."""
     frames = []
-    for place, waits in syncs.with_row_index("row").group_by(places):
-        known = [pl.col(name) == value for name, value in zip(places, place, strict=True) if value is not None]
-        there = ops.select(*places, "at", "end_ns").filter(pl.all_horizontal(known))
+    for place, waits in syncs.group_by(_PLACES):
+        known = [pl.col(name) == value for name, value in zip(_PLACES, place, strict=True) if value is not None]
+        there = ops.select(*_PLACES, "at", "end_ns").filter(pl.all_horizontal(known))
         there = there.select("at", pl.col("end_ns").cum_max())
         last = pl.Series(there["at"].search_sorted(waits["by"], side="right")).cast(pl.Int64) - 1
         reach = there["end_ns"].gather(pl.select(pl.when(last >= 0).then(last)).to_series())
         frames.append(waits.select("row", unfinished=(reach > waits["start_ns"]).fill_null(value=False)))
-    schema = {"row": pl.UInt32, "unfinished": pl.Boolean}
-    return pl.concat([pl.DataFrame(schema=schema), *frames], how="vertical_relaxed").sort("row")["unfinished"]
+    return frames
+
+
+def _all_places(syncs: pl.DataFrame, ops: pl.DataFrame) -> list[pl.DataFrame]:
+    """The same for any number of places in one go: those that name the same columns together."""
+    frames = []
+    for unnamed, waits in syncs.group_by(pl.col(name).is_null().alias(f"no_{name}") for name in _PLACES):
+        known = [name for name, absent in zip(_PLACES, unnamed, strict=True) if not absent]
+        reach = pl.col("end_ns").cum_max()
+        there = ops.cast({name: waits.schema[name] for name in known})
+        there = there.select(*known, "at", reach=reach.over(known) if known else reach)
+        there = there.unique([*known, "at"], keep="last", maintain_order=True)
+        found = waits.sort("by").join_asof(
+            there, left_on="by", right_on="at", by=known or None, strategy="backward", check_sortedness=False
+        )
+        frames.append(found.select("row", unfinished=(pl.col("reach") > pl.col("start_ns")).fill_null(value=False)))
+    return frames

@@ -672,7 +672,7 @@ def _os_threads(result: OsThreadsResult, layout: Layout) -> RenderableType | Non
             _clipped(f"    {human_ns(row['total_ns'])} under {_chain(row['frames'])}", layout.width, style="dim")
             for row in thread.chains.head(2).iter_rows(named=True)
         ]
-    hidden = len(result.threads) - len(shown)
+    hidden = len(result.threads) - len(shown) + result.more
     if hidden > 0:
         blocks.append(Text(f"… and {hidden} more threads", style="dim"))
     return Group(*blocks)
