@@ -112,7 +112,7 @@ def test_several_reports_and_recipes(secretive):
     output = run("ranks", secretive, secretive, codes=(0, 2, 4))
     output += run("ranks", secretive, secretive, "--format", "json", codes=(0, 2, 4))
     for recipe in RECIPES:
-        output += str(tables_of(str(secretive), recipe=recipe)).encode()
+        output += str(tables_of(str(secretive), "t", recipe=recipe)).encode()
     assert found(output) == []
     assert b"/home/mallory" not in output
 

@@ -7,9 +7,11 @@ and 2023.4, `profile` and sessions, on one machine: an event's time plus that st
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Final, Literal
 
 import polars as pl
@@ -34,6 +36,7 @@ class Rank:
 
     Attributes:
         name: what tells it from the others.
+        number: of its process in the job, as the launcher set it; None where it set none.
         shift_ns: added to its times to get those of the first report.
         ledgers: of its GPUs, over the common window.
         busy_ns: when any of its GPUs did anything.
@@ -41,6 +44,7 @@ class Rank:
     """
 
     name: str
+    number: int | None
     shift_ns: int
     ledgers: tuple[DeviceLedger, ...]
     busy_ns: int
@@ -109,6 +113,18 @@ def ranks(traces: Sequence[Trace], *, names: Sequence[str] = (), window: str | N
     )
 
 
+def rank_names(traces: Sequence[Path]) -> list[str]:
+    """File names; those of equal name are told apart by the folder they lie in, else by a number."""
+    plain = [path.absolute().name for path in traces]
+    counts = Counter(plain)
+    names = [
+        f"{path.absolute().parent.name}/{name}" if counts[name] > 1 else name
+        for path, name in zip(traces, plain, strict=True)
+    ]
+    again = Counter(names)
+    return [f"{name} ({place})" if again[name] > 1 else name for place, name in enumerate(names, 1)]
+
+
 def _shifts(traces: Sequence[Trace], names: Sequence[str]) -> list[int]:
     starts = []
     for trace, name in zip(traces, names, strict=True):
@@ -147,7 +163,7 @@ def _clock(metas: Sequence[TraceMeta]) -> Clock:
     if all(one & other for one, other in combinations(gpus, 2)):
         return "one machine"
     machines = {meta.capture.host for meta in metas}
-    if any(host is None or host.startswith("(") for host in machines):  # so does `redact` hide it
+    if None in machines:
         return "unknown machines"
     return "one machine" if len(machines) == 1 else "several machines"
 
@@ -166,6 +182,7 @@ def _rank(trace: Trace, name: str, shift: int, busy: pl.DataFrame, common: Windo
     own = Window(common.kind, common.start_ns - shift, common.end_ns - shift)
     return Rank(
         name=name,
+        number=trace.meta.capture.rank,
         shift_ns=shift,
         ledgers=devices(trace, window=own).devices,
         busy_ns=length(clip(busy, common.start_ns, common.end_ns)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import click
@@ -48,22 +47,10 @@ def command(
         check_output(output, force=force)
     import shutil
 
-    from nsyskit.analysis.ranks import ranks
+    from nsyskit.analysis.ranks import rank_names, ranks
     from nsyskit.report.ranks import render_json, render_text
 
     opened = [open_with_progress(path, nsys=nsys, quiet=quiet) for path in traces]
     result = ranks(opened, names=rank_names(traces), window=window)
     width = 100 if output else shutil.get_terminal_size((100, 24)).columns
     emit(render_json(result) if fmt == "json" else render_text(result, width=width), output=output, force=force)
-
-
-def rank_names(traces: tuple[Path, ...]) -> list[str]:
-    """File names; those of equal name are told apart by the folder they lie in, else by a number."""
-    plain = [path.absolute().name for path in traces]
-    counts = Counter(plain)
-    names = [
-        f"{path.absolute().parent.name}/{name}" if counts[name] > 1 else name
-        for path, name in zip(traces, plain, strict=True)
-    ]
-    again = Counter(names)
-    return [f"{name} ({place})" if again[name] > 1 else name for place, name in enumerate(names, 1)]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nsyskit.analysis.ranks import rank_names
 from nsyskit.recipes.tables import input_files, joined, left_out, tables_of, write_tables
 
 
@@ -20,7 +21,8 @@ class Adapter:
         super().run(context)  # type: ignore[misc]  # nsys's base class comes after this one
         given = self._parsed_args
         files = input_files(given.input)
-        told = context.map(tables_of, files, recipe=self.get_recipe_name(), window=given.window)
+        names = rank_names([Path(file) for file in files])
+        told = context.map(tables_of, files, names, recipe=self.get_recipe_name(), window=given.window)
         tables = joined(context.wait(told))
         for note in left_out(tables):
             sys.stderr.write(f"nsyskit: {note['file']} is left out: {note['message']}\n")
@@ -28,7 +30,7 @@ class Adapter:
             sys.exit("nsyskit: no trace holds what this recipe is about")
         write_tables(tables, lambda name: str(self.add_output_file(name, name.rsplit(".", 1)[-1])), csv=given.csv)
         # names without folders: the file lies beside results that people send around
-        self._analysis_dict |= {"InputFiles": [Path(file).name for file in files], "Outputs": self._output_files}
+        self._analysis_dict |= {"InputFiles": names, "Outputs": self._output_files}
         self.create_analysis_file()
 
     @classmethod

@@ -40,13 +40,12 @@ def input_files(paths: Iterable[str]) -> list[str]:
     return found
 
 
-def tables_of(path: str, *, recipe: str, window: str | None = None) -> Rows:
-    """The tables of one trace, each row with the file's name first, and ``trust``: what makes them less than certain.
+def tables_of(path: str, name: str, *, recipe: str, window: str | None = None) -> Rows:
+    """The tables of one trace, each row with ``name`` first, and ``trust``: what makes them less than certain.
 
     A trace that cannot be read, or lacks what the recipe is about, is a row of ``trust`` and no other: of many ranks
     one may be damaged.
     """
-    name = Path(path).name
     try:
         trace = open_trace(path)
         chosen = parse_window(window, trace) if window else None

@@ -38,7 +38,7 @@ def document(result: RanksResult) -> dict[str, Any]:
         "uncertainty_ns": result.uncertainty_ns,
         "ranks": [
             {
-                "name": rank.name, "shift_ns": rank.shift_ns, "busy_ns": rank.busy_ns,
+                "name": rank.name, "number": rank.number, "shift_ns": rank.shift_ns, "busy_ns": rank.busy_ns,
                 "busy_share": _share(rank.busy_ns, result), "warnings": list(rank.warnings),
                 "devices": section(DevicesResult(window, rank.ledgers)),
             }
@@ -65,7 +65,7 @@ def render_text(result: RanksResult, *, width: int = 100) -> str:
 
 
 def _blocks(result: RanksResult, layout: Layout) -> list[RenderableType]:
-    window, names = result.window, [printable(rank.name) for rank in result.ranks]
+    window, names = result.window, [_name(rank) for rank in result.ranks]
     blocks: list[RenderableType] = [
         Text(f"{len(names)} reports · window {window.kind} {human_ns(window.dur_ns)} that all of them cover"),
         Text(f"clocks: {_clock(result)}"),
@@ -95,11 +95,15 @@ def _rank(rank: Rank, result: RanksResult, layout: Layout) -> list[RenderableTyp
     shift = f"{'+' if rank.shift_ns >= 0 else '−'}{human_ns(abs(rank.shift_ns))}"
     share = human_share(_share(rank.busy_ns, result))
     blocks: list[RenderableType] = [
-        Text(f"{printable(rank.name)}: busy {share}, its clock {shift}", style="bold"),
+        Text(f"{_name(rank)}: busy {share}, its clock {shift}", style="bold"),
         *(Text(f"warning: {printable(message)}") for message in rank.warnings),
     ]
     ledgers = block_of(DevicesResult(result.window, rank.ledgers), layout)
     return [*blocks, ledgers] if ledgers is not None else blocks
+
+
+def _name(rank: Rank) -> str:
+    return printable(rank.name if rank.number is None else f"{rank.name} (rank {rank.number})")
 
 
 def _clock(result: RanksResult) -> str:

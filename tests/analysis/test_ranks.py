@@ -16,11 +16,10 @@ from tiny_trace import Row as TinyRow
 from tiny_trace import api, fact, gpu, kernel, os_call, write_sqlite
 
 from nsyskit.analysis.devices import devices
-from nsyskit.analysis.ranks import ONE_MACHINE_NS, ranks
+from nsyskit.analysis.ranks import ONE_MACHINE_NS, rank_names, ranks
 from nsyskit.analysis.several_gpus import several_gpus
 from nsyskit.analysis.windows import window_gpu
 from nsyskit.cli import cli
-from nsyskit.cli.ranks import rank_names
 from nsyskit.errors import MissingTableError, UsageError
 from nsyskit.ingest import open_trace
 from nsyskit.report.ranks import json_schema
@@ -125,13 +124,15 @@ def working(start: int, end: int) -> tuple[TinyRow, ...]:
 
 def test_by_hand(tmp_path):
     """The first works in [10, 30) of its clock; the second, 5 ns later begun, in [15, 45), which is [20, 50) there."""
-    one = report(tmp_path, "one.sqlite", *working(10, 30), machine="box")
+    numbered = fact("PROCESS_0:ENVIRONMENT_VARIABLE", "OMPI_COMM_WORLD_RANK=3")
+    one = report(tmp_path, "one.sqlite", *working(10, 30), numbered, machine="box")
     two = report(tmp_path, "two.sqlite", *working(15, 45), start=1_005, machine="box")
     result = ranks([open_trace(one), open_trace(two)], window="0:100")
     assert result.busy_count["ns"].to_list() == [60, 30, 10]
     assert result.waits.select("waiting", "other", "idle_ns").rows() == [(0, 1, 20), (1, 0, 10)]
     assert (result.clock, result.uncertainty_ns) == ("one machine", ONE_MACHINE_NS)
     assert result.waits["low_ns"].to_list() == [0, 0]  # ten microseconds move all of it out of the window
+    assert [rank.number for rank in result.ranks] == [3, None]
     assert ranks([open_trace(one), open_trace(two)]).window == Window("gpu", 20, 30)
 
 

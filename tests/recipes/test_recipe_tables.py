@@ -42,20 +42,20 @@ def flattened(row, prefix=""):
 @pytest.mark.parametrize("trace", TRACES, ids=lambda path: path.parent.name)
 def test_equal_to_the_document(trace):
     document = analyzed(trace)
-    hot = tables_of(str(trace), recipe="llama_hotspot_sum")
+    hot = tables_of(str(trace), "trace.sqlite", recipe="llama_hotspot_sum")
     for table in ("kernel_sum", "category_sum", "family_sum", "quant_sum"):
         assert without_file(hot[table]) == document[table]
-    pace = tables_of(str(trace), recipe="llama_step_pace")
+    pace = tables_of(str(trace), "trace.sqlite", recipe="llama_step_pace")
     assert without_file(pace["steps"]) == document["steps"]["steps"]
     phases = document["steps"]["by_phase"]
     assert without_file(pace["phases"]) == [{"phase": phase} | flattened(cost) for phase, cost in phases.items()]
-    sync = tables_of(str(trace), recipe="llama_sync_sum")
+    sync = tables_of(str(trace), "trace.sqlite", recipe="llama_sync_sum")
     assert sync["sync"][0]["wait_share"] == document["sync"]["wait_share"]
     assert {row["class"]: row["calls"] for row in sync["sync_by_class"]} == {
         name: row["calls"] for name, row in document["sync"]["by_class"].items()
     }
     assert without_file(sync["sync_by_api"]) == document["sync"]["by_api"]
-    gaps = tables_of(str(trace), recipe="llama_gpu_gaps")
+    gaps = tables_of(str(trace), "trace.sqlite", recipe="llama_gpu_gaps")
     assert without_file(gaps["devices"]) == [flattened(row) for row in document["devices"]]
     told = [gap for device in document["devices"] for gap in device["gaps"]]
     assert [(row["start_ns"], row["dur_ns"], row["before"], row["after"]) for row in gaps["gaps"]] == [
@@ -68,23 +68,23 @@ def test_equal_to_the_document(trace):
 
 
 def test_a_window(tmp_path):
-    devices = tables_of(str(TRACES[0]), recipe="llama_gpu_gaps", window="+1ms:+20ms")["devices"]
+    devices = tables_of(str(TRACES[0]), "trace.sqlite", recipe="llama_gpu_gaps", window="+1ms:+20ms")["devices"]
     document = analyzed(TRACES[0], "-a", "devices", "--window", "+1ms:+20ms")["devices"]
     assert [row["window_ns"] for row in devices] == [row["window_ns"] for row in document] == [19_000_000]
     assert devices[0]["idle.host"] == document[0]["idle"]["host"]
 
 
 def test_what_cannot_be_told_is_named():
-    missing = tables_of("nowhere.sqlite", recipe="llama_gpu_gaps")
+    missing = tables_of("nowhere.sqlite", "nowhere.sqlite", recipe="llama_gpu_gaps")
     assert set(missing) == {"trust"}
     assert left_out(missing)[0]["message"].startswith("nowhere.sqlite does not exist")
-    together = joined([missing, tables_of(str(TRACES[0]), recipe="llama_gpu_gaps")])
+    together = joined([missing, tables_of(str(TRACES[0]), "trace.sqlite", recipe="llama_gpu_gaps")])
     assert len(together["devices"]) == 1
     assert [note["file"] for note in left_out(together)] == ["nowhere.sqlite"]
 
 
 def test_written_files_hold_the_rows(tmp_path):
-    tables = joined(tables_of(str(trace), recipe="llama_gpu_gaps") for trace in TRACES[:2])
+    tables = joined(tables_of(str(trace), "trace.sqlite", recipe="llama_gpu_gaps") for trace in TRACES[:2])
     write_tables(tables, lambda name: str(tmp_path / name), csv=True)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{kind}" for name in tables for kind in
                                                           ("parquet", "csv")}  # fmt: skip
