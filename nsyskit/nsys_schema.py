@@ -25,6 +25,7 @@ TABLE_OF: Final[dict[str, str]] = {
     "strings": "StringIds",
     "thread_names": "ThreadNames",
     "diagnostics": "DIAGNOSTIC_EVENT",
+    "gpu_metrics": "GPU_METRICS",
     "streams_text": "ProcessStreams",
 }
 """Canonical table -> nsys table."""
@@ -66,7 +67,10 @@ COLUMN_OF: Final[dict[str, dict[str, str]]] = {
     "thread_names": _THREAD | {"name_id": "nameId"},
     "streams_text": {"pid": "globalPid", "name_id": "filenameId", "content_id": "contentId"},
 }  # fmt: skip
-"""Canonical table -> canonical column -> nsys column. ``nvtx`` and ``diagnostics`` need several columns for one."""
+"""Canonical table -> canonical column -> nsys column.
+
+``nvtx``, ``diagnostics`` and ``gpu_metrics`` need several columns for one.
+"""
 
 OPTIONAL_COLUMNS: Final = frozenset({
     "eventClass", "callchainId", "returnValue", "graphNodeId", "graphId", "graphExecId", "srcKind", "dstKind",
@@ -76,7 +80,7 @@ OPTIONAL_COLUMNS: Final = frozenset({
 })  # fmt: skip
 """Columns that some versions do not write; absent ones read as NULL. Any other absent column makes a table unusable."""
 
-TEXT_COLUMNS: Final = frozenset({"value", "text", "name", "uuid"})
+TEXT_COLUMNS: Final = frozenset({"value", "text", "name", "uuid", "metricName"})
 
 EVENT_CLASS_OS_RUNTIME: Final = 27
 """Other classes in the OS runtime table mark its start and finish."""
@@ -124,6 +128,8 @@ TARGET_CUDA_DEVICE: Final = "TARGET_INFO_CUDA_DEVICE"
 TARGET_ENVIRONMENT: Final = "TARGET_INFO_SYSTEM_ENV"
 SESSION_START: Final = "TARGET_INFO_SESSION_START_TIME"
 GPU_METRICS: Final = "GPU_METRICS"
+GPU_METRIC_NAMES: Final = "TARGET_INFO_GPU_METRICS"
+"""The name of each metric, by ``typeId`` and ``metricId``; the former tells one GPU's samples from another's."""
 
 CAPTURE_EVENT: Final = "CAPTURE_EVENT_TYPE"
 """Capture metadata that names what was collected, one row each; these prove a source even where no row came."""

@@ -69,6 +69,8 @@ TABLES: Final[dict[str, Columns]] = {
     "strings": {"string_id": I32, "value": STR},
     "thread_names": {"pid": I32, "tid": I32, "name_id": I32},
     "diagnostics": {"start_ns": I64, "severity": STR, "text": STR},
+    # Samples of a GPU's own counters; `source` tells GPUs apart, `metric` ends in its unit, such as [Throughput %].
+    "gpu_metrics": {"start_ns": I64, "source": I64, "metric": STR, "value": I64},
     "streams_text": {"pid": I32, "name_id": I32, "content_id": I32},
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """How far a run is from what the hardware allows: bytes a token must read against the memory, FLOPs against the cores.
 
-DRAM counters of nsys (GPU metrics) are not among the canonical tables and take no part.
+Where nsys collected the GPU's counters, what the memory really did stands beside what it had to.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from nsyskit.analysis.dram import DramUse, dram_use
 from nsyskit.analysis.positions import positions
 from nsyskit.analysis.step_costs import busiest, kernel_steps, step_rows
 from nsyskit.analysis.steps import find_steps
@@ -100,6 +101,7 @@ class LimitsResult:
         kv_bytes: that such a step reads of the cache at least, None without ``depth`` or when the model is not known.
         floor_ms: time to read the weights and ``kv_bytes`` once; without those, of the weights alone. A lower bound.
         measured_ms: median period of decode steps of one token, None without any.
+        dram: the memory's counters within the steps measured, None where they were not collected.
         by_quant: ``quant bytes_per_token ns_per_token gb_per_s share_of_peak`` of the matrix kernels in those steps.
         prefill: None without prompts or when the weights are not known one by one.
     """
@@ -113,6 +115,7 @@ class LimitsResult:
     measured_ms: float | None
     by_quant: pl.DataFrame
     prefill: PrefillLimit | None
+    dram: DramUse | None = None
 
     @property
     def bandwidth_share(self) -> float | None:
@@ -162,6 +165,7 @@ def limits(
         measured_ms=None if median is None else float(median) / 1e6,  # type: ignore[arg-type]
         by_quant=_by_quant(trace, single, load, bandwidth),
         prefill=_prefill(rows, load, gpu),
+        dram=dram_use(trace, single) if len(trace.meta.gpus) == 1 else None,
     )
 
 

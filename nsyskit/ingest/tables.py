@@ -156,6 +156,8 @@ def _reader(source: RawSource, table: str, strings: _Table) -> _Reader:
         return lambda columns: _read_nvtx(source, strings).select(columns)
     if table == "diagnostics":
         return lambda columns: _read_diagnostics(source).select(columns)
+    if table == "gpu_metrics":
+        return lambda columns: _read_gpu_metrics(source).select(columns)
     if table == "os_calls":
         return lambda columns: _read_os_calls(source).select(columns)
     if table == "kernels":
@@ -325,6 +327,19 @@ def _read_nvtx(source: RawSource, strings: _Table) -> pl.DataFrame:
             .otherwise(pl.col("text")),
         )
     )
+
+
+def _read_gpu_metrics(source: RawSource) -> pl.DataFrame:
+    table, named = nsys.TABLE_OF["gpu_metrics"], ["typeId", "metricId", "metricName"]
+    present = source.columns(table)
+    if not present or not set(named) <= source.columns(nsys.GPU_METRIC_NAMES):
+        return empty("gpu_metrics")
+    columns = ["timestamp", "typeId", "metricId", "value"]
+    _require(table, present, dict.fromkeys(columns))
+    names = source.read(nsys.GPU_METRIC_NAMES, named).unique(["typeId", "metricId"], keep="first")
+    rows = source.read(table, columns).join(names, on=["typeId", "metricId"], how="inner", maintain_order="left")
+    value = pl.col("value").cast(pl.Int64, strict=False)  # other tables have text in a column of that name
+    return rows.select(start_ns="timestamp", source="typeId", metric="metricName", value=value)
 
 
 def _read_diagnostics(source: RawSource) -> pl.DataFrame:

@@ -402,6 +402,10 @@ def _limits(result: LimitsResult) -> Any:
         "bandwidth_share": result.bandwidth_share,
         "max_speedup": result.max_speedup,
         "by_quant": _rows(result.by_quant),
+        "dram": None if result.dram is None else {
+            "samples": result.dram.samples, "read_share": result.dram.read_share,
+            "write_share": result.dram.write_share,
+        },
         "prefill": None if prefill is None else {
             "tflops": prefill.tflops, "peak_tflops": prefill.peak_tflops,
             "share_of_peak": prefill.share_of_peak, "source": prefill.source,

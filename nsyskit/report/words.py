@@ -8,6 +8,7 @@ from typing import Any, Final
 import polars as pl
 
 from nsyskit.analysis.depth import DepthResult
+from nsyskit.analysis.dram import DramUse
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.prompt_cost import PromptCost
 from nsyskit.units import human_bytes, human_ns, human_share
@@ -121,6 +122,16 @@ def _gained(row: Mapping[str, Any]) -> str:
     return f"{sign}{human_ns(abs(row['ns_per_1k']))} ± {human_ns(row['error_ns'])}"
 
 
+def _dram_sentence(result: LimitsResult, dram: DramUse) -> str:
+    """What the counters say of the memory, against what the floor says that it must read."""
+    shares = {"read": dram.read_share, "written": dram.write_share}
+    told = " and ".join(f"{human_share(share)} {what}" for what, share in shares.items() if share is not None)
+    line = f"The memory's own counters: {told} of its peak in these steps ({dram.samples:,} samples)"
+    if dram.read_share and result.bandwidth_share:
+        line += f"; {dram.read_share / result.bandwidth_share:.2f} times what these steps have to read"
+    return f"{line}."
+
+
 def limit_sentences(result: LimitsResult) -> list[str]:
     """What a token must read and a prompt must compute, and how near the run came."""
     load = result.load
@@ -133,6 +144,8 @@ def limit_sentences(result: LimitsResult) -> list[str]:
             f"Measured: {result.measured_ms:.3f} ms a step of one token, {human_share(result.bandwidth_share)} of what "
             f"the memory allows; at most {result.max_speedup:.2f}× as fast with these weights."
         )
+    if result.dram is not None:
+        told.append(_dram_sentence(result, result.dram))
     if load.kv_bytes_per_token:
         known = f"{result.depth:,.0f} tokens in the median of the steps measured" if result.depth else "depth unknown"
         window = "" if load.sliding_window is None else f", at most {load.sliding_window:,} of them counted"
