@@ -51,6 +51,7 @@ class ModelLoad:
         sliding_window: tokens that some layers look back, None when all look at everything.
         model: facts of the file, None when only the size is known.
         tensors: of it, those on the GPU.
+        source: where the size comes from, in words, when neither from the file nor from whoever asks.
     """
 
     bytes_per_token: int
@@ -64,6 +65,7 @@ class ModelLoad:
     sliding_window: int | None = None
     model: ModelFacts | None = None
     tensors: tuple[Tensor, ...] = ()
+    source: str | None = None
 
     def kv_bytes(self, depth: float) -> int | None:
         """Bytes of the cache that a step of one sequence reads at least, with so many tokens in context.

@@ -47,7 +47,9 @@ nsyskit analyze trace.sqlite --html report.html
     "--window", default=None, metavar="all|gpu|steady|START:END",
     help="What to look at. Times take ns, us, ms or s; + counts from the first GPU operation.",
 )  # fmt: skip
-@click.option("--format", "fmt", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
+@click.option(
+    "--format", "fmt", type=click.Choice(["text", "json", "csv", "markdown"]), default="text", show_default=True
+)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows a table of the text.")
 @click.option("--kernel-rules", type=click.Path(path_type=Path), help="Kernel rules of your own, tried first.")
 @click.option(
@@ -83,23 +85,28 @@ def command(
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     rules = KernelRules.load(kernel_rules) if kernel_rules else None
-    load = model_load(opened, model, model_bytes)
+    texts = program_texts(opened, trace, logs)
+    load = model_load(opened, model, model_bytes, texts)
     shares = open_shares(trace, options=OpenOptions(nsys=nsys))
     if "limits" in only and load is None:
         raise UsageError("limits need the size of the model", hint="give --model FILE.gguf or --model-bytes N")
     if "roles" in only and model is None:
         raise UsageError("roles need the tensors of the model", hint="give --model FILE.gguf")
-    if step is not None:
+    if step is not None and html is None:
         only = only or ("steps",)
     overview = (*OVERVIEW, *(["limits"] if load else [])) if fmt == "text" and html is None else ()
     report = analyze(
-        opened, only=only or overview, window=chosen, rules=rules, logs=program_texts(opened, trace, logs), load=load,
+        opened, only=only or overview, window=chosen, rules=rules, logs=texts, load=load,
         step=step, shares=shares,
     )  # fmt: skip
     if fmt == "json":
         from nsyskit.report.json import render_json
 
         text = render_json(report)
+    elif fmt == "markdown":
+        from nsyskit.report.markdown import render_markdown
+
+        text = render_markdown(report, top=top)
     elif fmt == "csv":
         from nsyskit.report.csv import render_csv
 
@@ -131,16 +138,22 @@ def program_texts(opened: Trace, path: Path, logs: tuple[Path, ...]) -> tuple[st
     return ("\n".join(_text(part) for part in found),) if found else ()
 
 
-def model_load(opened: Trace, model: Path | None, model_bytes: int | None) -> ModelLoad | None:
-    """What the model demands of the GPU, None when neither option says."""
+def model_load(
+    opened: Trace, model: Path | None, model_bytes: int | None, texts: tuple[str, ...] = ()
+) -> ModelLoad | None:
+    """What the model demands of the GPU: by the options, else by the program's output; None when nothing says."""
     from nsyskit.analysis.limits import ModelLoad, load_of
+    from nsyskit.analysis.printed_model import printed_load
+    from nsyskit.analysis.program import kept_texts
     from nsyskit.ggml.gguf_file import read_model
 
     if model is not None and model_bytes is not None:
         raise UsageError("--model and --model-bytes say the same", hint="give one of them")
     if model is not None:
         return load_of(read_model(model), opened.meta.capture.command)
-    return None if model_bytes is None else ModelLoad(model_bytes, {})
+    if model_bytes is not None:
+        return ModelLoad(model_bytes, {})
+    return printed_load(texts or [text for _, text in kept_texts(opened)])
 
 
 def _text(path: Path) -> str:

@@ -59,6 +59,7 @@ nsyskit report trace.sqlite --format markdown
 )  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="The model's GGUF file, to tell the hardware's limits.")
 @click.option("--model-bytes", type=click.IntRange(min=1), help="Or the bytes of weights that a token reads.")
+@click.option("--step", type=click.IntRange(min=0), metavar="N", help="Also one step in detail.")
 @click.option("--kernel-rules", type=click.Path(path_type=Path), help="Kernel rules of your own, tried first.")
 @force_option
 @nsys_option
@@ -66,7 +67,7 @@ nsyskit report trace.sqlite --format markdown
 @quiet_option
 def command(
     *, trace: Path, output: Path | None, fmt: str, plotly: str, window: str | None, around: tuple[str, ...],
-    kernel_rules: Path | None, logs: tuple[Path, ...], model: Path | None, model_bytes: int | None,
+    kernel_rules: Path | None, logs: tuple[Path, ...], model: Path | None, model_bytes: int | None, step: int | None,
     force: bool, nsys: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Write what bounds TRACE, and where its time went, as one HTML file that opens offline."""
@@ -83,12 +84,14 @@ def command(
     opened = open_with_progress(trace, nsys=nsys, quiet=quiet)
     chosen = parse_window(window, opened) if window else None
     times = [instant(opened, text) for text in around]
+    texts = program_texts(opened, trace, logs)
     result = analyze(
         opened,
         window=chosen,
         rules=KernelRules.load(kernel_rules) if kernel_rules else None,
-        logs=program_texts(opened, trace, logs),
-        load=model_load(opened, model, model_bytes),
+        logs=texts,
+        load=model_load(opened, model, model_bytes, texts),
+        step=step,
         shares=open_shares(trace, options=OpenOptions(nsys=nsys)),
     )
     if output is None or fmt == "markdown":

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import plotly.graph_objects as go
+import polars as pl
 
 from nsyskit import __version__
 from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.devices import DevicesResult
+from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
+from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.timeline import EventsResult, Timelines
 from nsyskit.report.page import served  # noqa: F401 - it registers its sections
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
@@ -43,7 +46,7 @@ class Chapter:
 
 
 CHAPTERS: Final = (
-    Chapter("steps", "Phases and steps", "What a token cost, step by step.", ("steps",)),
+    Chapter("steps", "Phases and steps", "What a token cost, step by step.", ("steps", "step")),
     Chapter("depth", "Depth", "What a longer context costs a step.", ("depth",)),
     Chapter(
         "advice",
@@ -114,6 +117,7 @@ def render_html(report: Report, *, timelines: Timelines | None = None, plotly: P
 
     Everything that comes from the trace is escaped. The page forbids itself the network.
     """
+    report = with_rates(report)
     made = Sections()
     drawn = Drawn(made)
     told = [(chapter.anchor, chapter.title, _chapter(chapter, report, made)) for chapter in CHAPTERS]
@@ -189,6 +193,19 @@ def _head_bar(report: Report, anchors: Sequence[tuple[str, str]]) -> Html:
         tag("p", tag("strong", text("nsyskit")), *(tag("span", text(fact)) for fact in facts), class_="facts"),
         tag("nav", *links, theme, aria_label="Sections"),
     )
+
+
+def with_rates(report: Report) -> Report:
+    """Kernels of one token with ``gb_per_s``, the rate at which their format's matrices are read, where it is known."""
+    kernels: SumResult | None = report.sections.get("kernel_sum")
+    limits: LimitsResult | None = report.sections.get("limits")
+    if kernels is None or limits is None or limits.by_quant.is_empty():
+        return report
+    single = pl.col("category").str.starts_with("matmul") & (pl.col("batch") == 1)
+    rates = limits.by_quant.select("quant", rate="gb_per_s")
+    rows = kernels.rows.join(rates, on="quant", how="left", maintain_order="left")
+    rows = rows.with_columns(gb_per_s=pl.when(single).then(pl.col("rate"))).drop("rate")
+    return replace(report, sections={**report.sections, "kernel_sum": replace(kernels, rows=rows)})
 
 
 def _programs(report: Report) -> list[str]:

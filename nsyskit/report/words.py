@@ -152,6 +152,8 @@ def limit_sentences(result: LimitsResult) -> list[str]:
         counted = "" if result.kv_bytes is not None else ", so the cache is not in the floor"
         each = f"Every token in context adds {human_bytes(load.kv_bytes_per_token)} ({load.kv_types} cache) to be read"
         told.append(f"{each}: {known}{counted or window}.")
+    if load.source:
+        told.append(f"The size is {load.source}; --model FILE.gguf tells more.")
     if load.left_out:
         told.append(f"Not counted: {load.left_out}.")
     prefill = result.prefill

@@ -182,8 +182,21 @@ class TestTimeline:
         )
         opened.page.wait_for_function(f"document.querySelector('{TIMELINE}').layout?.xaxis?.range[0] > 0")
         low, high = opened.page.evaluate("id => document.querySelector(id).layout.xaxis.range", TIMELINE)
-        begin, end = opened.page.evaluate("document.querySelector('#figure-steps').data[0].customdata[5]")
+        begin, end, _ = opened.page.evaluate("document.querySelector('#figure-steps').data[0].customdata[5]")
         assert low < begin / 1e6 < end / 1e6 < high
+
+
+def test_a_slow_step_that_is_clicked_opens_its_comparison(opened):
+    fold = opened.page.locator("#step-40")
+    assert fold.get_attribute("open") is None
+    opened.show("#figure-steps")
+    opened.page.evaluate(
+        """() => { const place = document.querySelector('#figure-steps');
+          const points = place.data.flatMap((trace) => trace.customdata ?? []);
+          place.emit('plotly_click', { points: [{ customdata: points.find((point) => point[2] === 40) }] }); }"""
+    )
+    opened.page.wait_for_selector("#step-40[open] table")
+    assert "idle, CPU is launching work" in fold.inner_text()
 
 
 def test_prints_every_figure(opened):

@@ -9,19 +9,22 @@ import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from tiny_trace import api, fact, kernel, memcpy, open_tiny, os_call, process, string, thread_name, write_sqlite
 
 from nsyskit.analysis.analyze import analyze
+from nsyskit.analysis.limits import ModelLoad
 from nsyskit.analysis.timeline import events, timelines
 from nsyskit.cli import cli
 from nsyskit.errors import MissingTableError
 from nsyskit.ingest import open_trace
-from nsyskit.report.html import CHAPTERS, library_file, render_html, render_timeline
+from nsyskit.report.html import CHAPTERS, library_file, render_html, render_timeline, with_rates
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.words import ADVICE, HEADLINES, PARTS
 from nsyskit.trace import Window
+from nsyskit.units import human_bytes, human_ns
 
 DEMO = Path(__file__).resolve().parents[2] / "traces" / "demo" / "trace.sqlite"
 TWO_GPUS = DEMO.parents[1] / "two-gpus-layer-split" / "trace.sqlite"
@@ -115,6 +118,32 @@ def test_a_gpu_is_told_once_where_all_of_the_window_is_steps():
     bars = [attrs["aria-label"] for tag, attrs in page.elements if tag == "div" and attrs.get("class") == "bar"]
     names = [label.split(":")[0] for label in bars if label and label.startswith("GPU ")]
     assert sorted(names) == ["GPU 0 NVIDIA GeForce RTX 3060", "GPU 1 NVIDIA GeForce RTX 3060"]
+
+
+def test_slow_steps_are_held_against_their_like():
+    told = analyze(open_trace(DEMO))
+    steps = told.sections["steps"].steps
+    slow = steps.filter(pl.col("index") == 40).row(0, named=True)
+    like = steps.filter(
+        (pl.col("phase") == slow["phase"]) & (pl.col("n_tokens") == slow["n_tokens"]) & (pl.col("index") != 40)
+    )
+    page = Page(render_html(told))
+    assert "step-40" in [attrs["id"] for tag, attrs in page.elements if tag == "details"]
+    assert f"Step 40 against the median of {like.height} other decode steps of as many tokens" in page.said
+    spent, median = slow["submit_ns"], float(like["submit_ns"].median())
+    row = f"idle, CPU is launching work {human_ns(spent)} {human_ns(median)} +{human_ns(spent - median)}"
+    assert row in page.said
+
+
+def test_rates_of_kernels_stand_where_the_bytes_are_known():
+    """Only the kernels of one token have the rate of their format."""
+    told = analyze(open_trace(DEMO), load=ModelLoad(10**8, {"Q8_0": 10**8}))
+    rate = told.sections["limits"].by_quant["gb_per_s"][0]
+    rows = with_rates(told).sections["kernel_sum"].rows
+    assert set(rows.drop_nulls("gb_per_s").select("quant", "batch", "gb_per_s").rows()) == {("Q8_0", 1, rate)}
+    assert f"{rate:.1f}" in Page(render_html(told)).said
+    without = analyze(open_trace(DEMO))
+    assert with_rates(without) is without
 
 
 def test_sections_in_the_order_of_the_house():
@@ -225,6 +254,30 @@ class TestCommands:
         argv = ["report", str(DEMO), "-o", str(target), "--model-bytes", "100000000"]
         assert CliRunner().invoke(cli, argv).exit_code == 0
         assert "A decoded token reads 100.0 MB of weights" in Page(target.read_text(encoding="utf-8")).said
+
+    def test_without_a_model_the_limits_are_those_of_what_was_printed(self, tmp_path):
+        """The generator's llama-bench prints the size that its truth says a token reads."""
+        bench = DEMO.parents[1] / "bench-graph"
+        read = json.loads((bench / "truth.json").read_text())["facts"]["weights_read_bytes"]
+        target = tmp_path / "report.html"
+        assert CliRunner().invoke(cli, ["report", str(bench / "trace.sqlite"), "-o", str(target)]).exit_code == 0
+        said = Page(target.read_text(encoding="utf-8")).said
+        assert f"A decoded token reads {human_bytes(read)} of weights" in said
+        assert "as the program printed it, token embeddings included; --model FILE.gguf tells more" in said
+
+    def test_one_step_in_detail(self, tmp_path):
+        target = tmp_path / "report.html"
+        assert CliRunner().invoke(cli, ["report", str(DEMO), "-o", str(target), "--step", "40"]).exit_code == 0
+        said = Page(target.read_text(encoding="utf-8")).said
+        assert "Step 40: decode, 1 tokens, 1.060 ms" in said
+        assert "CUDA calls of its thread" in said
+        assert "What bounds this run" in said
+
+    def test_markdown_from_analyze(self):
+        result = CliRunner().invoke(cli, ["analyze", str(DEMO), "--format", "markdown", "--top", "1"])
+        assert result.exit_code == 0
+        assert result.stdout.startswith("## The GPU waits for the CPU (`host-bound`)")
+        assert result.stdout.count("mul_mat_vec_q") == 1
 
     def test_report(self, tmp_path):
         target = tmp_path / "report.html"

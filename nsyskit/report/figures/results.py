@@ -184,7 +184,7 @@ def _rate(row: Mapping[str, Any]) -> str:
 
 
 def _points(rows: pl.DataFrame, window: Window) -> dict[str, Any]:
-    """``customdata`` is where the step lies in the window, for the script that shows it in the timeline."""
+    """``customdata`` is where the step lies in the window, and its index, for the script that shows it."""
     origin, unit = window.start_ns, time_unit(window)
     texts = [
         f"step {row['index']}, {row['phase']}, {row['n_tokens']:,} tokens<br>{human_ns(row['period_ns'])} in all"
@@ -194,7 +194,10 @@ def _points(rows: pl.DataFrame, window: Window) -> dict[str, Any]:
         "x": ((rows["begin_ns"] - origin) / unit.ns).to_list(),
         "y": (rows["period_ns"] / rows["n_tokens"] / 1e6).to_list(),
         "text": texts,
-        "customdata": [[begin - origin, end - origin] for begin, end in rows.select("begin_ns", "end_ns").iter_rows()],
+        "customdata": [
+            [begin - origin, end - origin, index]
+            for begin, end, index in rows.select("begin_ns", "end_ns", "index").iter_rows()
+        ],
         "hovertemplate": "%{y:.3f} ms per token<br>%{text}<extra></extra>",
     }
 

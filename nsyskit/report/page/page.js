@@ -207,9 +207,11 @@
       event.target.on("plotly_click", async ({ points }) => {
         await draw(place);
         const { unitNs } = await (box.packet ??= readPacket(box.dataset.lod));
-        const [from, to] = points[0].customdata, margin = (to - from) / 4;
+        const [from, to, index] = points[0].customdata, margin = (to - from) / 4;
         await window.Plotly.relayout(place, { "xaxis.range": [Math.max(box.whole[0], (from - margin) / unitNs), Math.min(box.whole[1], (to + margin) / unitNs)] });
-        box.scrollIntoView();
+        const fold = document.getElementById(`step-${index}`);
+        if (fold) fold.open = true;
+        (fold ?? box).scrollIntoView();
       });
     });
     for (const button of box.querySelectorAll("[data-zoom]")) {

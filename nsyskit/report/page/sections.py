@@ -25,6 +25,7 @@ from nsyskit.analysis.program import ProgramResult, ProgramRow
 from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.several_gpus import SeveralGpusResult
 from nsyskit.analysis.step_costs import StepsResult
+from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import ThreadsResult
@@ -33,6 +34,7 @@ from nsyskit.report.figures import figure
 from nsyskit.report.page.bars import device_bar, phase_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.several_gpus import several_gpus_block
+from nsyskit.report.page.steps import slow_steps, step_detail
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
 from nsyskit.report.text import TITLES, shortened
 from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences, prompt_sentence
@@ -97,8 +99,12 @@ class Sections:
         if bars:
             bars.insert(0, tag("h3", text("Where the time of a token goes")))
         plot = self.drawn(name, figure(result), "Milliseconds per token of every step, over time")
-        hint = _note("Click a step to see it in the timeline of the whole window.")
-        return join([*told, _phases(result), *bars, plot, hint, _slowest(result)])
+        hint = _note("Click a step to see it in the timeline of the whole window; the slowest ones open below.")
+        return join([*told, _phases(result), *bars, plot, hint, _slowest(result), slow_steps(result)])
+
+    @block.register
+    def _step(self, result: StepDetail, name: str) -> Html:  # noqa: ARG002
+        return step_detail(result)
 
     @block.register
     def _advice(self, result: AdviceResult, name: str) -> Html:  # noqa: ARG002
@@ -448,6 +454,9 @@ def _duration_columns(result: SumResult) -> list[Column]:
     if "p99_ns" in known:
         columns.insert(6, ns("p99", "p99_ns"))
     facts = [fact for fact in ("category", "quant") if fact in known and result.rows[fact].drop_nulls().len()]
+    if "gb_per_s" in known and result.rows["gb_per_s"].drop_nulls().len():
+        hint = "weights of its format, over the time of all kernels that read them, in decode steps of one token"
+        columns.append(Column("GB/s", lambda row: row["gb_per_s"], lambda value: f"{value:.1f}", hint=hint))
     return columns + [_fact(fact) for fact in facts]
 
 
