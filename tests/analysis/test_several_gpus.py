@@ -189,7 +189,7 @@ def test_by_hand(tmp_path):
     assert wait_rows(result)[1] == {"pair": "GPU 8 idle, GPU 7 busy", "idle_ns": 8, "share": 0.2, "peer_ns": 8}
     assert copy_rows(result)[0]["pair"].startswith("GPU 7 → GPU 8 (")
     assert section(result)["gpus"][1] == {"gpu": 8, "name": "right", "device": 1, "processes": [10]}
-    assert [bar.name for bar in figure(result).data] == ["GPU 8", "GPU 7", "GPU 7 + GPU 8", "none"]
+    assert [bar.name for bar in figure(result).data] == ["only GPU 8", "only GPU 7", "GPU 7 + GPU 8", "none"]
 
 
 def test_one_gpu_is_no_lack(tmp_path):

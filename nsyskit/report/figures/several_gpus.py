@@ -23,7 +23,7 @@ def _several_gpus(result: SeveralGpusResult) -> go.Figure:
     sets = [(tuple(row["places"]), row["ns"]) for row in result.busy_sets.iter_rows(named=True)]
     idle = sum(ns for places, ns in sets if not places)
     working = [(places, ns) for places, ns in sets if places]
-    parts = [(" + ".join(gpu_name(result, place) for place in places), ns) for places, ns in working[:_MOST]]
+    parts = [(_set_name(result, places), ns) for places, ns in working[:_MOST]]
     parts += [("other sets", sum(ns for _, ns in working[_MOST:])), ("none", idle)]
     whole = result.window.dur_ns
     drawn = go.Figure()
@@ -36,3 +36,8 @@ def _several_gpus(result: SeveralGpusResult) -> go.Figure:
                 hovertemplate="%{fullData.name}: %{customdata}<extra></extra>",
             )  # fmt: skip
     return laid_out(drawn, rows=2, x="ms", barmode="stack", legend=len(drawn.data))
+
+
+def _set_name(result: SeveralGpusResult, places: tuple[int, ...]) -> str:
+    names = [gpu_name(result, place) for place in places]
+    return f"only {names[0]}" if len(names) == 1 else " + ".join(names)
