@@ -26,6 +26,7 @@ TABLE_OF: Final[dict[str, str]] = {
     "thread_names": "ThreadNames",
     "diagnostics": "DIAGNOSTIC_EVENT",
     "gpu_metrics": "GPU_METRICS",
+    "os_marks": "OSRT_API",
     "streams_text": "ProcessStreams",
 }
 """Canonical table -> nsys table."""
@@ -57,6 +58,7 @@ COLUMN_OF: Final[dict[str, dict[str, str]]] = {
     },
     "syncs": _GPU_OP | {"event_id": "eventId"},
     "os_calls": _SPAN | _THREAD | {"name_id": "nameId", "callchain_id": "callchainId"},
+    "os_marks": {"start_ns": "start", **_THREAD, "name_id": "nameId"},
     "overheads": _SPAN | _THREAD | {"name_id": "nameId"},
     "samples": {"start_ns": "start", **_THREAD, "sample_id": "id"},
     "sched": {"start_ns": "start", **_THREAD, "cpu": "cpu", "is_in": "isSchedIn"},

@@ -55,6 +55,8 @@ TABLES: Final[dict[str, Columns]] = {
     # What a synchronizing call waited for; stream 4294967295 is the whole context. Holds queries and stream waits too.
     "syncs": _GPU_OP | {"event_id": I64},
     "os_calls": _SPAN | {"pid": I32, "tid": I32, "name_id": I32, "callchain_id": I64},
+    # Where the OS runtime's tracing of a process began and ended; `name_id` says which.
+    "os_marks": {"start_ns": I64, "pid": I32, "tid": I32, "name_id": I32},
     # `style` is PushPop, StartEnd, … for ranges; `text` carries the domain before a colon unless it is the default one.
     "nvtx": _SPAN | {"pid": I32, "tid": I32, "style": STR, "text": STR},
     "overheads": _SPAN | {"pid": I32, "tid": I32, "name_id": I32},

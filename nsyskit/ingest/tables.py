@@ -152,14 +152,15 @@ def _is_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
 
 
 def _reader(source: RawSource, table: str, strings: _Table) -> _Reader:
-    if table == "nvtx":
-        return lambda columns: _read_nvtx(source, strings).select(columns)
-    if table == "diagnostics":
-        return lambda columns: _read_diagnostics(source).select(columns)
-    if table == "gpu_metrics":
-        return lambda columns: _read_gpu_metrics(source).select(columns)
-    if table == "os_calls":
-        return lambda columns: _read_os_calls(source).select(columns)
+    special: dict[str, Callable[[], pl.DataFrame]] = {
+        "nvtx": lambda: _read_nvtx(source, strings),
+        "diagnostics": lambda: _read_diagnostics(source),
+        "gpu_metrics": lambda: _read_gpu_metrics(source),
+        "os_calls": lambda: _read_os_calls(source),
+        "os_marks": lambda: _read_os_marks(source),
+    }
+    if table in special:
+        return lambda columns: special[table]().select(columns)
     if table == "kernels":
         return lambda columns: _one_id_a_name(_read(source, table, columns), strings)
     return lambda columns: _read(source, table, columns)
@@ -284,6 +285,14 @@ def _read_os_calls(source: RawSource) -> pl.DataFrame:
         return _read(source, "os_calls", columns)
     frame = _read(source, "os_calls", columns, extra=["eventClass"])
     return frame.filter(pl.col("eventClass") == nsys.EVENT_CLASS_OS_RUNTIME)
+
+
+def _read_os_marks(source: RawSource) -> pl.DataFrame:
+    """Rows of the OS runtime that are no calls; old exports without the column do not tell them apart."""
+    if "eventClass" not in source.columns(nsys.TABLE_OF["os_marks"]):
+        return empty("os_marks")
+    frame = _read(source, "os_marks", list(TABLES["os_marks"]), extra=["eventClass"])
+    return frame.filter(pl.col("eventClass") != nsys.EVENT_CLASS_OS_RUNTIME)
 
 
 def _read_nvtx(source: RawSource, strings: _Table) -> pl.DataFrame:

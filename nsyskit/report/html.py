@@ -91,6 +91,7 @@ CHAPTERS: Final = (
         ("requests",),
     ),
     Chapter("gpus", "GPU memory and clocks", "What the GPUs' own counters said meanwhile.", ("gpu_samples",)),
+    Chapter("startup", "Start", "From the process's start to its first token.", ("startup",)),
     Chapter("program", "Program", "What it printed: its own rates beside the trace's.", ("program",)),
     Chapter(
         "host",

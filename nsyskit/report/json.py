@@ -353,6 +353,9 @@ def _startup(result: StartupResult) -> Any:
     return {
         "pid": result.pid,
         "window": None if result.window is None else _window(result.window),
+        "whole": result.whole,
+        "disk_ns": result.disk_ns,
+        "mapped": result.mapped,
         "spans": _rows(result.spans),
         "milestones": _rows(result.milestones),
     }

@@ -45,7 +45,7 @@ from nsyskit.analysis.sync import SyncResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.several_gpus import busy_sentence, copy_rows, phase_sentences, wait_rows
-from nsyskit.report.words import growth_sentences, limit_sentences, prompt_sentence
+from nsyskit.report.words import growth_sentences, limit_sentences, prompt_sentence, start_sentence
 from nsyskit.units import human_bytes, human_count, human_ns, human_share, printable
 
 TITLES: Final = {
@@ -506,11 +506,13 @@ def _startup(result: StartupResult, layout: Layout) -> RenderableType | None:
             "time": lambda row: human_ns(row["dur_ns"]),
             "CUDA calls": lambda row: human_ns(row["api_ns"]),
             "OS calls": lambda row: human_ns(row["os_ns"]),
+            "on files": lambda row: human_ns(row["disk_ns"]),
             "uploading": lambda row: human_ns(row["copy_ns"]),
             "uploaded": lambda row: human_bytes(row["copy_bytes"]),
         }
         title = f"Start: {human_ns(result.window.dur_ns)} to the first token"
         blocks.append(_table(title, result.spans, columns, layout, name=lambda row: START_PARTS[row["name"]]))
+        blocks.append(Text(start_sentence(result)))
     if result.milestones.height:
         told = ", ".join(f"{name} at {ms:,.1f} ms" for name, ms in result.milestones.rows())
         blocks.append(Text(printable(f"The program's log, on its own clock: {told}")))

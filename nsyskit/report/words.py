@@ -11,6 +11,7 @@ from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.dram import DramUse
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.prompt_cost import PromptCost
+from nsyskit.analysis.startup import StartupResult
 from nsyskit.units import human_bytes, human_ns, human_share
 
 HEADLINES: Final[dict[str, str]] = {
@@ -82,6 +83,19 @@ SYNC_CLASSES: Final[dict[str, str]] = {
 def waiting(cause: str) -> str:
     """What the CPU does meanwhile, for a cause of idle time."""
     return PARTS[cause].removeprefix("idle, ")
+
+
+def start_sentence(result: StartupResult) -> str:
+    """Where the start was counted from, and what of it was loading from disk."""
+    since = "the process's start" if result.whole else "its first traced call, for the trace does not tell its start"
+    told = (
+        f"Counted from {since}; {human_ns(result.disk_ns)} in calls on files with no upload going on (load from disk)."
+    )
+    if result.mapped is None:
+        return f"Counted from {since}; calls on files were not collected."
+    if result.mapped:
+        return f"{told} The model's file is mapped: what of it is read from disk is within the uploads."
+    return told
 
 
 def prompt_sentence(cost: PromptCost) -> str:

@@ -151,7 +151,7 @@ def test_sections_in_the_order_of_the_house():
     sections = [attrs["id"] for tag, attrs in page.elements if tag == "section"]
     assert sections == [
         "overview", "steps", "timelines", "depth", "advice", "kernels", "bubbles", "sync", "launch", "copies",
-        "program", "host", "provenance",
+        "startup", "program", "host", "provenance",
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from traces.synth.kernels import Batch, Load, padded
 from traces.synth.models import Model
 from traces.synth.world import Step, Stream, World
 
+_DISK_BANDWIDTH = 2.5e9
 _OFFLOAD_BATCH = 32  # tokens from which on layers left on the CPU are computed on the GPU
 
 
@@ -43,6 +44,7 @@ class Options:
         unified: bytes of managed memory that migrate at a step's start.
         second_stream: half of the kernels run beside the other half.
         blocking_output: logits come by ``cudaMemcpy``.
+        reads: the model's file is read tensor by tensor (``--no-mmap``).
     """
 
     graph: str = "eager"
@@ -56,6 +58,7 @@ class Options:
     unified: int = 0
     second_stream: bool = False
     blocking_output: bool = False
+    reads: bool = False
 
 
 @dataclass
@@ -283,6 +286,8 @@ class Context:
         per_layer = (len(sizes) - 2) // share
         mine = sizes[2 + segment.first * per_layer : 2 + segment.last * per_layer]
         for size in (sizes[:2] if segment.head else []) + mine:
+            if self.options.reads:
+                self.driver.os_call("pread64", size / _DISK_BANDWIDTH * 1e9, blocked=False)
             self.driver.copy(segment.uploads, size, w.HTOD, "weights", host_memory=w.PAGEABLE)
             self.driver.sync(segment.uploads)
 

@@ -231,6 +231,10 @@ PRESETS: Final[dict[str, Preset]] = {
         (gpus.RTX_3060,), options=Options(graph="graph"), traffic=Traffic(2, 20, n_prompt=60, n_gen=20),
         drop_api=0.01, unsorted=True, backtraces=True,
     ),
+    "load-from-disk": Preset(
+        "a server that reads its model from disk (--no-mmap), warms up and answers", models.QWEN_05B_Q4_K_M,
+        (gpus.RTX_3060,), load=True, options=Options(reads=True), traffic=Traffic(1, 0, n_prompt=60, n_gen=8),
+    ),
     "batched-bench": Preset(
         "llama-batched-bench: prompts and tokens of one to sixteen sequences at once", models.LLAMA3_1B_Q8_0,
         (gpus.RTX_4090,), program="batched-bench", rows=((128, 12, 1), (128, 12, 4), (200, 8, 16)),

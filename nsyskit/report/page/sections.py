@@ -24,6 +24,7 @@ from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
 from nsyskit.analysis.program import ProgramResult, ProgramRow
 from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.several_gpus import SeveralGpusResult
+from nsyskit.analysis.startup import StartupResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.analysis.sums import SumResult
@@ -36,8 +37,8 @@ from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.several_gpus import several_gpus_block
 from nsyskit.report.page.steps import slow_steps, step_detail
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
-from nsyskit.report.text import TITLES, shortened
-from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences, prompt_sentence
+from nsyskit.report.text import START_PARTS, TITLES, shortened
+from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences, prompt_sentence, start_sentence
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
 NAME_CHARACTERS: Final = 110
@@ -162,6 +163,26 @@ class Sections:
         by_cell = table("Matrices by layer and tensor", result.cells, [*one, *rate])
         plot = self.drawn(name, figure(result), "Time of a step's matrix kernels by layer and tensor")
         return join([tag("p", text(told)), by_role, plot, by_cell])
+
+    @block.register
+    def _startup(self, result: StartupResult, name: str) -> Html:  # noqa: ARG002
+        told = []
+        if result.window is not None:
+            columns = [
+                words("part", lambda row: START_PARTS[row["name"]]),
+                ns("time", "dur_ns"),
+                ns("CUDA calls", "api_ns"),
+                ns("OS calls", "os_ns"),
+                ns("on files", "disk_ns", "while nothing is uploaded"),
+                ns("uploading", "copy_ns"),
+                size("uploaded", "copy_bytes"),
+            ]
+            title = f"Start: {human_ns(result.window.dur_ns)} to the first token"
+            told = [tag("p", text(start_sentence(result))), table(title, result.spans, columns)]
+        if result.milestones.height:
+            moments = ", ".join(f"{what} at {ms:,.1f} ms" for what, ms in result.milestones.rows())
+            told.append(_note(f"The program's log, on its own clock: {moments}."))
+        return join(told)
 
     @block.register
     def _program(self, result: ProgramResult, name: str) -> Html:  # noqa: ARG002
