@@ -72,7 +72,7 @@ class Child:
         """End what another thread runs here; to be closed afterwards."""
         self._closed = True
         if (process := self._process) is not None:
-            process.kill()
+            _kill(process)
 
     def close(self) -> None:
         """End the process and remove what it left."""
@@ -136,7 +136,7 @@ class Child:
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
+        _kill(process)
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close() if pipe else None
@@ -152,6 +152,12 @@ class Child:
         return (
             f"the process that read it was {how}, twice; run again if that came from outside, else use fewer --workers"
         )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The process and what it started: an nsys that exports."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def own_memory(pid: int) -> int:

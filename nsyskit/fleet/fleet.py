@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nsyskit.errors import TraceFormatError
+from nsyskit.errors import OutputError, TraceFormatError
 from nsyskit.fleet.content import UNKNOWN, Stamp, fingerprint, stamp
 from nsyskit.fleet.hosts import digests, labels, user_key, without_hosts
 from nsyskit.fleet.inputs import Item, find_items
@@ -55,6 +55,14 @@ class Progress:
     note: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is kept in mind of a part: spellings of its host, and whether a run folder's facts are in it."""
+
+    hosts: tuple[str, ...]
+    run: bool
+
+
 Tell = Callable[[Progress], None]
 
 
@@ -80,7 +88,7 @@ def run_fleet(
         outcomes = mapped.run()
     finally:
         store.close()
-    return _reduced(items, outcomes, mapped.parts, key)
+    return _reduced(items, outcomes, mapped.origins, key, store.load)
 
 
 class _Mapper:
@@ -89,7 +97,7 @@ class _Mapper:
     def __init__(self, items: Sequence[Item], store: Store, options: Options, key: bytes | None, tell: Tell) -> None:
         self._items, self._store, self._options, self._tell = items, store, options, tell
         self._key = key.hex() if key else ""
-        self.parts: dict[str, Part] = {}
+        self.origins: dict[str, Origin] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._stamps: dict[str, Stamp] = {}
         self._prints: dict[str, str] = {}
@@ -164,12 +172,12 @@ class _Mapper:
 
     def _take(self, item: Item, outcome: Outcome) -> bool:
         """Accept an outcome whose part is in the store."""
-        if outcome.key not in self.parts:
+        if outcome.key not in self.origins:
             part = self._store.load(outcome.key)
             if part is None:
                 return False
-            self.parts[outcome.key] = part
-        self._outcomes[item.location] = outcome
+            self.origins[outcome.key] = Origin(tuple(part.facts["hosts"]), run=bool(part.facts["run"]))
+        self._outcomes[item.location] = replace(outcome, facts=None, rows=None)  # the store has them
         return True
 
     def _task(self, item: Item, sizes: Mapping[int, set[str]]) -> Task:
@@ -189,64 +197,75 @@ class _Mapper:
 
 
 def _reduced(
-    items: Sequence[Item], outcomes: Mapping[str, Outcome], parts: Mapping[str, Part], key: bytes | None
-) -> FleetResult:
+    items: Sequence[Item], outcomes: Mapping[str, Outcome], origins: Mapping[str, Origin], key: bytes | None,
+    load: Callable[[str], Part | None],
+) -> FleetResult:  # fmt: skip
     """Count each content once, give hosts their labels, reduce."""
-    chosen: dict[str, Item] = {}
-    for item in items:
-        outcome = outcomes[item.location]
-        if outcome.error is None:
-            first = chosen.get(outcome.content)
-            has_run = bool(parts[outcome.key].facts["run"])
-            if first is None or (has_run and not parts[outcomes[first.location].key].facts["run"]):
-                chosen[outcome.content] = item  # with what its run folder says, where one of the equal ones has one
+    chosen = _chosen(items, outcomes, origins)
     distinct = [item for item in items if chosen.get(outcomes[item.location].content) is item]
-    own = [parts[outcomes[item.location].key] for item in distinct]
-    hosts = [_host(item, part, key) for item, part in zip(distinct, own, strict=True)]
+    own = [origins[outcomes[item.location].key] for item in distinct]
+    hosts = [_host(item, origin, key) for item, origin in zip(distinct, own, strict=True)]
     shown = labels(hosts) if key is not None else {host: host for host in hosts if host}
     words = _words(distinct, hosts, own, shown, key) if key is not None else {}
 
     def named(text: str) -> str:
         return without_hosts(key, text, words) if key is not None else text
 
-    found = [
-        Found(named(item.name), shown.get(host or ""), item.labels, part)
-        for item, host, part in zip(distinct, hosts, own, strict=True)
-    ]
     failures = [
         Failure(named(item.name), named(outcome.error), outcome.fault)
         for item in items
         if (outcome := outcomes[item.location]).error is not None
     ]
-    if not found:
+    if not distinct:
         raise TraceFormatError(
             f"none of {len(items)} traces could be read; the first: {failures[0].error}", hint="check what you named"
         )
     duplicates = [
-        Duplicate(named(item.name), named(chosen[content].name))
+        Duplicate(named(item.name), named(chosen[outcome.content].name))
         for item in items
-        if (content := outcomes[item.location].content) and chosen.get(content) is not item
-        and outcomes[item.location].error is None
-    ]  # fmt: skip
+        if (outcome := outcomes[item.location]).error is None and chosen[outcome.content] is not item
+    ]
+    found = (
+        Found(named(item.name), shown.get(host or ""), item.labels, _loaded(outcomes[item.location].key, load))
+        for item, host in zip(distinct, hosts, strict=True)
+    )
     return reduce(found, failed=failures, duplicates=duplicates)
 
 
-def _host(item: Item, part: Part, key: bytes | None) -> str | None:
+def _chosen(items: Sequence[Item], outcomes: Mapping[str, Outcome], origins: Mapping[str, Origin]) -> dict[str, Item]:
+    """Content -> the trace that stands for it: the first by name, before all others one with a run folder's facts."""
+    chosen: dict[str, Item] = {}
+    for item in items:
+        outcome = outcomes[item.location]
+        if outcome.error is None:
+            first = chosen.setdefault(outcome.content, item)
+            if origins[outcome.key].run and not origins[outcomes[first.location].key].run:
+                chosen[outcome.content] = item
+    return chosen
+
+
+def _loaded(key: str, load: Callable[[str], Part | None]) -> Part:
+    part = load(key)
+    if part is None:
+        raise OutputError(f"part {key} was lost meanwhile", hint="run the same again: only that one is made anew")
+    return part
+
+
+def _host(item: Item, origin: Origin, key: bytes | None) -> str | None:
     """What stands for the host that a trace was made on: the manifest's word first."""
     told = item.labels.get("host")
     if told is not None:
-        return told if key is None else digests(key, told)[0] if digests(key, told) else None
-    found = part.facts["hosts"]
-    return str(found[0]) if found else None
+        return told if key is None else next(iter(digests(key, told)), None)
+    return next(iter(origin.hosts), None)
 
 
 def _words(
-    items: Sequence[Item], hosts: Sequence[str | None], own: Sequence[Part], shown: Mapping[str, str], key: bytes
+    items: Sequence[Item], hosts: Sequence[str | None], own: Sequence[Origin], shown: Mapping[str, str], key: bytes
 ) -> dict[str, str]:
     """Digest of every spelling of a host -> its label."""
     words: dict[str, str] = {}
-    for item, host, part in zip(items, hosts, own, strict=True):
+    for item, host, origin in zip(items, hosts, own, strict=True):
         if host is not None:
-            for spelling in (*part.facts["hosts"], *digests(key, item.labels.get("host"))):
+            for spelling in (*origin.hosts, *digests(key, item.labels.get("host"))):
                 words.setdefault(spelling, shown[host])
     return words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ AXES: Final = ("host", "rank", "gpu", "build", "model", "program")
 """What distributions are told by, before the flags that differ."""
 _NOT_FLAGS: Final = frozenset({"gpu", "build", "model", "program", "sources", "n_vocab", "model_type", "model_size"})
 _QUANTILES: Final = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+
+_TOGETHER: Final = 256
 
 _TRACES: Final = {
     "trace": pl.Int64, "name": pl.String, "host": pl.String, "rank": pl.String, "gpu": pl.String, "gpus": pl.Int64,
@@ -38,34 +40,61 @@ class Found:
     part: Part
 
 
-def reduce(found: Sequence[Found], *, failed: Sequence[Failure], duplicates: Sequence[Duplicate]) -> FleetResult:
-    """Put the parts together; ``found`` in the order of the traces' names."""
-    setups = [_setup(one) for one in found]
-    traces = pl.DataFrame([_row(at, *pair) for at, pair in enumerate(zip(found, setups, strict=True))], schema=_TRACES,
-                          orient="row")  # fmt: skip
-    setup = pl.DataFrame(
-        [(at, fact, value) for at, facts in enumerate(setups) for fact, value in sorted(facts.items())],
-        schema=_SETUP, orient="row",
-    )  # fmt: skip
-    metrics = pl.DataFrame(
-        [(at, name, float(value), unit) for at, one in enumerate(found)
-         for name, (value, unit) in sorted(one.part.facts["metrics"].items())],
-        schema=_METRICS, orient="row",
-    )  # fmt: skip
-    rows = [one.part.rows.with_columns(trace=pl.lit(at, pl.Int64)) for at, one in enumerate(found)]
-    sums = pl.concat(rows) if rows else pl.DataFrame(schema={**ROW_SCHEMA, "trace": pl.Int64})
+def reduce(found: Iterable[Found], *, failed: Sequence[Failure], duplicates: Sequence[Duplicate]) -> FleetResult:
+    """Put the parts together, in the order of the traces' names; each is looked at once and let go."""
+    gathered = _Gathered()
+    for one in found:
+        gathered.add(one)
+    traces, setup, metrics, sums = gathered.frames()
     trusted = traces.filter("trusted")
     groups = _groups(trusted, setup)
     good = metrics.join(trusted.select("trace"), on="trace", how="semi")
     return FleetResult(
-        traces=traces, setup=setup, metrics=metrics,
-        groups=_distributions(groups, good), steps=_steps(groups, sums), ledgers=_ledgers(groups, sums),
+        traces=traces,
+        setup=setup,
+        metrics=metrics,
+        groups=_by_axis(groups, lambda own: _distributions(own, good), "metric"),
+        steps=_by_axis(groups, lambda own: _steps(own, sums), "phase"),
+        ledgers=_by_axis(groups, lambda own: _ledgers(own, sums), "phase", "_part").drop("_part"),
         kernels=_kernels(sums),
         outliers=outliers(trusted, setup, good),
         failed=tuple(sorted(failed, key=lambda one: one.name)),
         duplicates=tuple(sorted(duplicates, key=lambda one: one.name)),
         axes=tuple(dict.fromkeys(axis for axis in groups["by"].to_list() if axis != "all")),
-    )  # fmt: skip
+    )
+
+
+class _Gathered:
+    """Rows of many parts, packed into frames every so often: as Python's own values they take ten times the room."""
+
+    def __init__(self) -> None:
+        self._traces: list[tuple[Any, ...]] = []
+        self._rows: tuple[list[Any], list[Any], list[pl.DataFrame]] = ([], [], [])
+        self._frames: tuple[list[pl.DataFrame], ...] = ([], [], [])
+
+    def add(self, one: Found) -> None:
+        at, facts = len(self._traces), _setup(one)
+        self._traces.append(_row(at, one, facts))
+        setup, metrics, sums = self._rows
+        setup += [(at, fact, value) for fact, value in sorted(facts.items())]
+        numbers = sorted(one.part.facts["metrics"].items())
+        metrics += [(at, name, float(value), unit) for name, (value, unit) in numbers]
+        sums.append(one.part.rows.filter(pl.col("kind") != "device").with_columns(trace=pl.lit(at, pl.Int64)))
+        if len(sums) >= _TOGETHER:
+            self._pack()
+
+    def _pack(self) -> None:
+        setup, metrics, sums = self._rows
+        self._frames[0].append(pl.DataFrame(setup, schema=_SETUP, orient="row"))
+        self._frames[1].append(pl.DataFrame(metrics, schema=_METRICS, orient="row"))
+        self._frames[2].append(pl.concat([pl.DataFrame(schema={**ROW_SCHEMA, "trace": pl.Int64}), *sums]))
+        self._rows = ([], [], [])
+
+    def frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """``traces setup metrics`` as in ``FleetResult``, and the rows of all parts with their ``trace``."""
+        self._pack()
+        setup, metrics, sums = (pl.concat(frames) for frames in self._frames)
+        return pl.DataFrame(self._traces, schema=_TRACES, orient="row"), setup, metrics, sums
 
 
 def _setup(one: Found) -> dict[str, str]:
@@ -119,25 +148,30 @@ def _rank(frame: pl.DataFrame, order: Mapping[str, int]) -> tuple[int, str]:
     return order.get(axis, len(order)), axis
 
 
-def _distributions(groups: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
-    quantiles = [pl.col("value").quantile(q, "linear").alias(name) for name, q in _QUANTILES.items()]
-    found = groups.join(metrics, on="trace").group_by("by", "group", "metric", "unit").agg(
-        pl.len().cast(pl.Int64).alias("count"), *quantiles
-    )  # fmt: skip
-    return _in_order(found, groups, "metric")
+def _by_axis(groups: pl.DataFrame, work: Callable[[pl.DataFrame], pl.DataFrame], *then: str) -> pl.DataFrame:
+    """What ``work`` makes of each axis, in order; one axis at a time, or all traces would be held once for each.
 
-
-def _in_order(found: pl.DataFrame, groups: pl.DataFrame, *then: str) -> pl.DataFrame:
-    """Axes as in ``groups``; groups in natural order, so that host-10 follows host-9."""
-    axes = {axis: at for at, axis in enumerate(groups["by"].unique(maintain_order=True))}
-    return (
-        found.with_columns(
-            _axis=pl.col("by").replace_strict(axes, return_dtype=pl.Int64),
+    Groups come in natural order, so that host-10 follows host-9.
+    """
+    frames = [
+        work(own)
+        .with_columns(
             _text=pl.col("group").str.replace(r"\d+$", ""),
             _number=pl.col("group").str.extract(r"(\d{1,15})$").cast(pl.Int64),
         )
-        .sort("_axis", "_text", "_number", "group", *then, nulls_last=True)
-        .drop("_axis", "_text", "_number")
+        .sort("_text", "_number", "group", *then, nulls_last=True)
+        .drop("_text", "_number")
+        for own in groups.partition_by("by", maintain_order=True)
+    ]
+    return pl.concat(frames) if frames else work(groups)
+
+
+def _distributions(groups: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
+    quantiles = [pl.col("value").quantile(q, "linear").alias(name) for name, q in _QUANTILES.items()]
+    return (
+        groups.join(metrics, on="trace")
+        .group_by("by", "group", "metric", "unit")
+        .agg(pl.len().cast(pl.Int64).alias("count"), *quantiles)
     )
 
 
@@ -154,25 +188,23 @@ def _steps(groups: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
         )
     )
     middle = pl.col("bin").map_elements(bin_middle, return_dtype=pl.Float64) / 1e6
-    found = counted.with_columns(ms=middle).group_by("by", "group", "phase").agg(
+    return counted.with_columns(ms=middle).group_by("by", "group", "phase").agg(
         pl.col("count").sum(),
         *(pl.col("ms").filter(pl.col("upto") >= q * pl.col("total")).first().alias(name)
           for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))),
     )  # fmt: skip
-    return _in_order(found, groups, "phase")
 
 
 def _ledgers(groups: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
     own = sums.filter(pl.col("kind") == "tokens")
     order = {part: at for at, part in enumerate(LEDGER_PARTS)}
-    found = (
+    return (
         groups.join(own, on="trace")
         .group_by("by", "group", pl.col("scope").alias("phase"), pl.col("name").alias("part"))
         .agg(pl.col("total_ns").sum(), pl.col("count").sum())
         .select("by", "group", "phase", "part", (pl.col("total_ns") / pl.col("count")).alias("ns_per_token"))
         .with_columns(_part=pl.col("part").replace_strict(order, return_dtype=pl.Int64))
     )
-    return _in_order(found, groups, "phase", "_part").drop("_part")
 
 
 def _kernels(sums: pl.DataFrame) -> pl.DataFrame:

@@ -101,6 +101,8 @@ def failed(task: Task, said: str, *, fault: bool = False) -> Outcome:
     own = task.location.rstrip("/").rpartition("/")[2]
     if line.startswith(own) and not line.startswith(task.name):
         line = task.name + line.removeprefix(own)
+    elif task.name not in line:
+        line = f"{task.name}: {line}"
     if len(line) > _ERROR_CHARACTERS:
         line = f"{line[: _ERROR_CHARACTERS * 2 // 3]} … {line[-_ERROR_CHARACTERS // 3 :]}"
     return Outcome(error=line, fault=fault)

@@ -108,7 +108,12 @@ def _tick_format(metric: str) -> str | None:
 
 def _distributions(result: FleetResult) -> Html:
     rows = result.groups.filter((pl.col("by") == "all") & pl.col("metric").is_in(list(HEADLINES))).to_dicts()
-    return table("Over all traces", rows, [words("", lambda row: HEADLINES[row["metric"]]), *_quantiles()])
+    return table("Over all traces", rows, [words("", lambda row: _spoken(row["metric"])), *_quantiles()])
+
+
+def _spoken(metric: str) -> str:
+    """A metric's name where its values carry their unit."""
+    return HEADLINES[metric].replace(", ms per", " per")
 
 
 def _quantiles() -> list[Column]:
@@ -143,7 +148,7 @@ def _outliers(result: FleetResult) -> Html:
 
     columns = [
         words("", lambda row: row["one"].kind), words("which", lambda row: row["one"].who),
-        words("number", lambda row: HEADLINES[row["one"].metric]), value("its own", "value"),
+        words("number", lambda row: _spoken(row["one"].metric)), value("its own", "value"),
         value("its peers", "expected"), Column("difference", lambda row: row["one"].ratio, _signed),
         words("part of the ledger", lambda row: PARTS.get(row["one"].part or "", "–")),
         words("there", lambda row: _part(row["one"])),

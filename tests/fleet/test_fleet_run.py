@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,3 +293,23 @@ def test_the_page_says_it_first(first):
 def test_equal_results_render_equally(traces, tmp_path):
     one, two = (run_fleet([str(traces)], tmp_path / name, options=Options(scheduler="local")) for name in "ab")
     assert document(one) == document(two)
+
+
+@pytest.mark.nsys
+@pytest.mark.skipif(shutil.which("nsys") is None, reason="needs nsys on PATH")
+def test_rep_files_leave_nothing_behind(tmp_path, monkeypatch):
+    """Exported where the worker stands, analyzed, deleted: the user's cache stays as it was."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    argv = ["nsys", "profile", "--trace=osrt", "--sample=none", "--cpuctxsw=none", f"--output={folder / 'a'}"]
+    program = [sys.executable, "-c", "import time; time.sleep(0.01)"]
+    subprocess.run([*argv, *program], check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+    (folder / "cut.nsys-rep").write_bytes((folder / "a.nsys-rep").read_bytes()[:1000])
+    monkeypatch.setenv("NSYSKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    result = run_fleet([str(folder)], tmp_path / "out", options=Options(workers=1))
+    assert result.traces["name"].to_list() == ["a.nsys-rep"]
+    assert [one.name for one in result.failed] == ["cut.nsys-rep"]
+    assert result.failed[0].error.startswith("cut.nsys-rep")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out"]
