@@ -12,6 +12,7 @@ TABLE_OF: Final[dict[str, str]] = {
     "memcpys": "CUPTI_ACTIVITY_KIND_MEMCPY",
     "memsets": "CUPTI_ACTIVITY_KIND_MEMSET",
     "graphs": "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",
+    "allocations": "CUDA_GPU_MEMORY_USAGE_EVENTS",
     "api_calls": "CUPTI_ACTIVITY_KIND_RUNTIME",
     "syncs": "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION",
     "os_calls": "OSRT_API",
@@ -52,6 +53,10 @@ COLUMN_OF: Final[dict[str, dict[str, str]]] = {
     },
     "memsets": _GPU_OP | {"bytes": "bytes", "memory": "memKind", "graph_node_id": "graphNodeId"},
     "graphs": _GPU_OP | {"graph_id": "graphId", "graph_exec_id": "graphExecId"},
+    "allocations": {
+        "start_ns": "start", "pid": "globalPid", "device": "deviceId", "address": "address", "bytes": "bytes",
+        "memory": "memKind", "allocates": "memoryOperationType",
+    },
     "api_calls": _SPAN | _THREAD | {
         "correlation_id": "correlationId", "name_id": "nameId", "duplicate": "eventClass",
         "callchain_id": "callchainId", "return_value": "returnValue",
@@ -86,6 +91,9 @@ TEXT_COLUMNS: Final = frozenset({"value", "text", "name", "uuid", "metricName"})
 
 EVENT_CLASS_OS_RUNTIME: Final = 27
 """Other classes in the OS runtime table mark its start and finish."""
+
+MEMORY_OPERATION_ALLOCATION: Final = 0
+"""Of ENUM_CUDA_DEV_MEM_EVENT_OPER; 1 is a release."""
 
 EVENT_CLASS_API_BACKTRACE: Final = 67
 """Rows of this class repeat a call for its backtrace."""

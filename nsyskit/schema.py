@@ -47,6 +47,10 @@ TABLES: Final[dict[str, Columns]] = {
     "memsets": _GPU_OP | {"bytes": I64, "memory": Memory, "graph_node_id": I64},
     # A CUDA graph launch traced as a whole: spans its inner gaps, hides its kernels.
     "graphs": _GPU_OP | {"graph_id": I64, "graph_exec_id": I64},
+    # An allocation or release of memory; recorded with --cuda-memory-usage=true only.
+    "allocations": {
+        "start_ns": I64, "pid": I32, "device": I32, "address": I64, "bytes": I64, "memory": Memory, "allocates": BOOL,
+    },
     # Host side. `duplicate` marks backtrace copies of calls (eventClass 67): counted in sums as nsys does, only there.
     "api_calls": _SPAN | {
         "pid": I32, "tid": I32, "correlation_id": U32, "name_id": I32, "duplicate": BOOL,

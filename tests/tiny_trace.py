@@ -38,6 +38,11 @@ DDL = {
     "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_GPU_OP} bytes! copyKind! deprecatedSrcId srcKind dstKind srcDeviceId "
     "srcContextId dstDeviceId dstContextId migrationCause graphNodeId virtualAddress",
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_GPU_OP} value! bytes! graphNodeId memKind",
+    "CUDA_GPU_MEMORY_USAGE_EVENTS": (
+        "start! globalPid! deviceId! contextId! address! pc! bytes! memKind! memoryOperationType! name:t correlationId "
+        "localMemoryPoolAddress localMemoryPoolReleaseThreshold localMemoryPoolSize localMemoryPoolUtilizedSize "
+        "importedMemoryPoolAddress importedMemoryPoolProcessId"
+    ),
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_GPU_OP} graphId! graphExecId!",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_GPU_OP} syncType! eventId!",
     "OSRT_API": "start! end! eventClass! globalTid nameId! returnValue! nestingLevel callchainId!",
@@ -113,6 +118,15 @@ def memcpy(
 
 def memset(start: int, end: int, nbytes: int = 64, **more: Any) -> Row:
     return Row("CUPTI_ACTIVITY_KIND_MEMSET", _op(start, end, more) | {"bytes": nbytes, "memKind": 2})
+
+
+def allocation(at: int, nbytes: int, *, release: bool = False, kind: int = 2, device: int = 0, pid: int = PID) -> Row:
+    """Memory that is allocated or released; kind 2 is the device's."""
+    values = {
+        "start": at, "globalPid": global_tid(pid, 0), "deviceId": device, "address": 4096, "bytes": nbytes, "memKind": kind,
+        "memoryOperationType": int(release),
+    }  # fmt: skip
+    return Row("CUDA_GPU_MEMORY_USAGE_EVENTS", values)
 
 
 def graph(start: int, end: int, **more: Any) -> Row:

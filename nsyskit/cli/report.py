@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,15 +104,19 @@ def command(
     click.echo(str(output))
 
 
-def with_beside(result: Report, source: Path) -> Report:
-    """The report with a run folder's requests and GPU samples, for the page only."""
+def with_beside(trace: Trace, result: Report, source: Path) -> Report:
+    """The report with a run folder's requests and GPU samples, and with the GPUs' memory, for the page only."""
     from dataclasses import replace
 
+    from nsyskit.analysis.gpu_memory import gpu_memory
     from nsyskit.analysis.served import gpu_samples, served
+    from nsyskit.errors import MissingTableError
     from nsyskit.ingest.beside import read_beside
 
     beside = read_beside(source)
-    found = {"requests": served(beside), "gpu_samples": gpu_samples(beside)}
+    found: dict[str, object] = {"requests": served(beside), "gpu_samples": gpu_samples(beside)}
+    with suppress(MissingTableError):
+        found["gpu_memory"] = gpu_memory(trace)
     return replace(result, sections={**result.sections, **{name: one for name, one in found.items() if one}})
 
 
@@ -125,7 +130,7 @@ def write_html(
     from nsyskit.report.html import PLOTLY_FILE, library_file, render_html
 
     if source is not None:
-        result = with_beside(result, source)
+        result = with_beside(trace, result, source)
     try:
         drawn = timelines(trace, window=result.window, around=around)
     except MissingTableError:

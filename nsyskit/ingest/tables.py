@@ -230,6 +230,7 @@ _CONVERSIONS: dict[str, Callable[[pl.Expr, _Enums], pl.Expr]] = {
     "memory": _memory,
     "duplicate": lambda value, _: (value == nsys.EVENT_CLASS_API_BACKTRACE).fill_null(value=False),
     "is_in": lambda value, _: value != 0,
+    "allocates": lambda value, _: value == nsys.MEMORY_OPERATION_ALLOCATION,
 }
 """Canonical columns that are not simply nsys's number."""
 

@@ -90,7 +90,9 @@ CHAPTERS: Final = (
         "What the clients saw: time to the first token, between tokens, and what the server added.",
         ("requests",),
     ),
-    Chapter("gpus", "GPU memory and clocks", "What the GPUs' own counters said meanwhile.", ("gpu_samples",)),
+    Chapter(
+        "gpus", "GPU memory and clocks", "What was allocated, and the GPUs' own counters.", ("gpu_memory", "gpu_samples")
+    ),
     Chapter("startup", "Start", "From the process's start to its first token.", ("startup",)),
     Chapter("program", "Program", "What it printed: its own rates beside the trace's.", ("program",)),
     Chapter(

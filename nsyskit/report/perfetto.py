@@ -13,13 +13,14 @@ from typing import IO, Any, Final
 import polars as pl
 
 from nsyskit.analysis.causes import classified_os_calls
+from nsyskit.analysis.gpu_memory import gpu_memory
 from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
 from nsyskit.analysis.names import named
 from nsyskit.analysis.pairing import api_calls, api_names, op_calls
 from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.threads import thread_name
 from nsyskit.analysis.timeline import gpu_label, op_labels
-from nsyskit.errors import UsageError
+from nsyskit.errors import MissingTableError, UsageError
 from nsyskit.intervals import clip, sweep
 from nsyskit.trace import Trace, Window
 from nsyskit.units import human_ns, printable
@@ -183,6 +184,29 @@ def _gpu(writer: _Writer, trace: Trace, use: GpuUse, *, window: Window | None, f
         track, _ = writer.track(parent=uuid, name=label)
         _write(writer, track, _cut(rows, window, ends=True, nest=False), label=label, parent=uuid)
     _queue_depth(writer, ops, uuid, window)
+    _memory(writer, trace, use, uuid, window)
+
+
+def _memory(writer: _Writer, trace: Trace, use: GpuUse, parent: int, window: Window | None) -> None:
+    """What each process holds of the GPU's memory, where nsys recorded it."""
+    try:
+        found = gpu_memory(trace)
+    except MissingTableError:
+        return
+    for held in found.devices:
+        if held.pid not in use.pids or held.device != use.device:
+            continue
+        points = held.points
+        if window is not None:
+            start = points.filter(pl.col("at_ns") < window.start_ns).tail(1).with_columns(at_ns=window.start_ns)
+            inside = points.filter(pl.col("at_ns").is_between(window.start_ns, window.end_ns, "left"))
+            points = pl.concat([start, inside], how="vertical_relaxed")
+        track, descriptor = writer.track(parent=parent, name=f"memory held by process {held.pid}")
+        descriptor.counter.unit_name = "bytes"
+        for at, value in points.select("at_ns", "bytes").iter_rows():
+            event = writer.event(track, at, _COUNTER)
+            event.counter_value = value
+            writer.samples += 1
 
 
 def _queue_depth(writer: _Writer, ops: pl.DataFrame, parent: int, window: Window | None) -> None:

@@ -52,7 +52,7 @@ def report_file(tmp_path_factory) -> Path:
 
 def write_report(source: Path, target: Path) -> Path:
     trace = open_trace(source)
-    told = with_beside(analyze(trace), source)
+    told = with_beside(trace, analyze(trace), source)
     target.write_text(render_html(told, timelines=timelines(trace, window=told.window)), encoding="utf-8")
     return target
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from protobuf import every, one
-from tiny_trace import PID, TID, api, kernel, memcpy, open_tiny, os_call, process, thread_name
+from tiny_trace import PID, TID, allocation, api, kernel, memcpy, open_tiny, os_call, process, thread_name
 
 from nsyskit.analysis.pairing import api_calls, gpu_ops
 from nsyskit.cli import cli
@@ -199,3 +199,19 @@ def test_the_same_bytes_again():
     for file in files:
         write_perfetto(open_trace(DEMO), file)
     assert files[0].getvalue() == files[1].getvalue()
+
+
+def test_memory_is_a_counter_of_its_gpu(tmp_path):
+    """5 bytes at 1, 13 at 3, 5 at 6; a window from 4 on begins with what is held then."""
+    rows = (
+        api("cudaLaunchKernel", 0, 1, corr=1), kernel("k", 2, 9, corr=1),
+        allocation(1, 5), allocation(3, 8), allocation(6, 8, release=True),
+    )  # fmt: skip
+    trace = open_tiny(tmp_path, *rows)
+    for window, expected in ((None, [(1, 5), (3, 13), (6, 5)]), (Window("explicit", 4, 9), [(4, 13), (6, 5)])):
+        file = BytesIO()
+        write_perfetto(trace, file, window=window)
+        found = decode(file.getvalue())
+        (track,) = (track for track, name in found.names.items() if name == f"memory held by process {PID}")
+        assert found.samples[track] == expected
+        assert found.names[found.parents[track]] == "GPU 0"

@@ -7,6 +7,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 import polars as pl
 
+from nsyskit.analysis.gpu_memory import GpuMemoryResult
 from nsyskit.analysis.served import GpuSamplesResult, ServedResult
 from nsyskit.report.figures.base import figure, laid_out, plain
 from nsyskit.report.palette import SERIES_COLORS
@@ -26,6 +27,7 @@ _METRICS: Final[dict[str, tuple[str, float]]] = {
 }
 _METRIC_PX: Final = 110
 _GAP_PX: Final = 26
+_MAX_POINTS: Final = 4_000
 
 
 @figure.register
@@ -82,6 +84,33 @@ def _gpu_samples(result: GpuSamplesResult) -> go.Figure:
     return drawn.update_layout(
         **axes, height=inner + 90, margin={"t": 8}, xaxis={"anchor": f"y{len(metrics) if len(metrics) > 1 else ''}"}
     )
+
+
+@figure.register
+def _gpu_memory(result: GpuMemoryResult) -> go.Figure:
+    """Memory held over time, a line a device and process."""
+    drawn = go.Figure()
+    first = min(int(one.points["at_ns"][0]) for one in result.devices)
+    for place, one in enumerate(result.devices):
+        points = _thinned(one.points)
+        drawn.add_scatter(
+            x=((points["at_ns"] - first) / 1e9).to_list(), y=(points["bytes"] / 1e9).to_list(), name=plain(one.label),
+            mode="lines", line={"shape": "hv", "color": SERIES_COLORS[place % len(SERIES_COLORS)]},
+            text=[human_bytes(value) for value in points["bytes"]],
+            hovertemplate="%{text} at %{x:.3f} s<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    laid_out(drawn, rows=6, x="s from the first memory event", y="GB held", legend=len(result.devices))
+    return drawn.update_yaxes(rangemode="tozero")
+
+
+def _thinned(points: pl.DataFrame) -> pl.DataFrame:
+    """At most ``_MAX_POINTS`` points: of neighbours the one that holds most, so that no peak is lost."""
+    width = -(-points.height // _MAX_POINTS)
+    if width <= 1:
+        return points
+    return points.group_by(pl.int_range(pl.len()) // width, maintain_order=True).agg(
+        pl.all().sort_by("bytes", maintain_order=True).last()
+    ).select("at_ns", "bytes")  # fmt: skip
 
 
 def _said(column: str, value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nsyskit.analysis.gpu_memory import GpuMemoryResult
 from nsyskit.analysis.served import GpuSamplesResult, ServedResult, Spread
 from nsyskit.report.figures import figure
 from nsyskit.report.page.elements import Html, join, tag, text
@@ -110,6 +111,26 @@ def _gpu_samples(made: Sections, result: GpuSamplesResult, name: str) -> Html:
     return join([tag("p", text(told), class_="note"), table("GPUs during the capture", result.peaks, columns), plot])
 
 
+def _gpu_memory(made: Sections, result: GpuMemoryResult, name: str) -> Html:
+    rows = [
+        {"label": one.label, "peak": one.peak_bytes, "end": one.end_bytes, "total": one.total_bytes,
+         "before": one.before_bytes or None, "count": one.allocations}
+        for one in result.devices
+    ]  # fmt: skip
+    columns = [
+        words("GPU", lambda row: row["label"]),
+        Column("most held", lambda row: row["peak"], human_bytes),
+        Column("at the end", lambda row: row["end"], human_bytes),
+        Column("of", lambda row: row["total"], human_bytes),
+        Column("held before the trace", lambda row: row["before"], human_bytes, hint="at least: released in it"),
+        count("allocations", "count"),
+    ]
+    told = "By the driver's allocations in the trace, of the traced processes only."
+    plot = made.drawn(name, figure(result), "GPU memory held over time")
+    return join([tag("p", text(told), class_="note"), table("GPU memory", rows, columns), plot])
+
+
 # seen through its class, a singledispatchmethod is a plain callable to the type checker
 Sections.block.register(ServedResult, _served)  # type: ignore[attr-defined]
 Sections.block.register(GpuSamplesResult, _gpu_samples)  # type: ignore[attr-defined]
+Sections.block.register(GpuMemoryResult, _gpu_memory)  # type: ignore[attr-defined]
