@@ -324,14 +324,23 @@ def thread_parts(trace: Trace, pid: int, tid: int, window: Window) -> Parts:
 
 
 def _drivers(trace: Trace, window: Window) -> list[tuple[int, int]]:
-    """The driver threads that handed over most operations."""
+    """The driver threads that handed over most operations; of a run without any GPU those with most OS calls."""
     driving = feeds(trace, window).select("pid", "tid").unique().sort("pid", "tid")
+    if driving.is_empty() and not gpu_uses(trace):
+        return _calling_threads(trace, window)
     if driving.height <= _MAX_THREADS:
         return list(driving.iter_rows())
     counts = api_calls(trace).group_by("pid", "tid").len()
     ranked = driving.join(counts, on=["pid", "tid"], how="left", maintain_order="left")
     order = ranked.sort(["len", "pid", "tid"], descending=[True, False, False]).head(_MAX_THREADS)
     return list(order.sort("pid", "tid").select("pid", "tid").iter_rows())
+
+
+def _calling_threads(trace: Trace, window: Window) -> list[tuple[int, int]]:
+    """The threads with most OS calls: a thread that works calls often, one that idles sits in a single wait."""
+    calls = _touching(classified_os_calls(trace).drop_nulls(["pid", "tid"]), window)
+    ranked = calls.group_by("pid", "tid").len().sort(["len", "pid", "tid"], descending=[True, False, False])
+    return list(ranked.head(_MAX_THREADS).sort("pid", "tid").select("pid", "tid").iter_rows())
 
 
 # events ----------------------------------------------------------------------------------------------------------

@@ -91,7 +91,10 @@ CHAPTERS: Final = (
         ("requests",),
     ),
     Chapter(
-        "gpus", "GPU memory and clocks", "What was allocated, and the GPUs' own counters.", ("gpu_memory", "gpu_samples")
+        "gpus",
+        "GPU memory and clocks",
+        "What was allocated; the GPUs' own counters.",
+        ("gpu_memory", "gpu_samples"),
     ),
     Chapter("startup", "Start", "From the process's start to its first token.", ("startup",)),
     Chapter("program", "Program", "What it printed: its own rates beside the trace's.", ("program",)),

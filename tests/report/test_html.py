@@ -102,7 +102,7 @@ def test_a_run_on_the_cpu_says_what_it_printed_and_hides_what_it_lacks(tmp_path)
     assert "What bounds this run No verdict CUDA was not collected" in page.said
     assert "Decode, ms per token 30.00 median of 2 printed means, slowest 40.00 by the program's own clock" in page.said
     sections = [attrs["id"] for tag, attrs in page.elements if tag == "section"]
-    assert sections == ["overview", "program", "host", "provenance"]
+    assert sections == ["overview", "program", "host", "provenance"]  # no timelines were asked for
     assert "nothing to show No advice: no llama.cpp steps were found in this trace." in page.said
 
 

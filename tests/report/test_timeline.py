@@ -193,3 +193,19 @@ class TestLandmarks:
         assert instant(tiny, "+2ns") == 5  # the first GPU operation begins at 3
         with pytest.raises(UsageError, match="is not a time"):
             instant(tiny, "soon")
+
+
+def test_a_run_without_a_gpu_shows_the_threads_that_call_most(tmp_path):
+    """Thread 1 waits 3 of 8 ns in two calls, thread 2 all 8 in one."""
+    rows = (
+        os_call("sem_wait", 1, 3, tid=1), os_call("read", 5, 6, tid=1), os_call("poll", 0, 8, tid=2),
+    )  # fmt: skip
+    trace = open_tiny(tmp_path, *rows)
+    told = density(trace)
+    assert [(lane.kind, lane.label) for lane in told.lanes] == [("thread", "thread 1"), ("thread", "thread 2")]
+    sums = told.levels[-1].sum()
+    first, second = (lane.key for lane in told.lanes)
+    assert (sums[f"{first}/blocked"][0], sums[f"{first}/os"][0], sums[f"{first}/host"][0]) == (2, 1, 5)
+    assert sums[f"{second}/blocked"][0] == 8
+    (lane, _) = (lane for lane in events(trace, Window("explicit", 0, 8)).lanes if lane.kind == "os")
+    assert lane.label == "thread 1: OS calls"
