@@ -69,14 +69,16 @@ class _Facts:
 
 
 def advice(
-    steps: StepsResult | None, *, families: HotspotResult | None = None, trust: Sequence[TrustNote] = ()
-) -> AdviceResult:
+    steps: StepsResult | None, *, families: HotspotResult | None = None, trust: Sequence[TrustNote] = (),
+    further: Sequence[Item] = (),
+) -> AdviceResult:  # fmt: skip
     """Experiments for what the steps show. Pure.
 
     Args:
         steps: steps with their costs, None where there are none: then there is no advice.
         families: kernel time by implementation, to tell which attention runs.
         trust: any error withholds all advice.
+        further: items from elsewhere, to be ranked among these; see ``limit_advice.limit_items``.
     """
     errors = [note.message for note in trust if note.level == "error"]
     if errors:
@@ -85,7 +87,7 @@ def advice(
         return AdviceResult((), "no advice: no llama.cpp steps were found in this trace")
     shares = {} if families is None else {str(row["family"]): float(row["share"]) for row in families.rows.to_dicts()}
     facts = _Facts(steps, shares)
-    items = [item for rule in _RULES for item in rule(facts)]
+    items = [*(item for rule in _RULES for item in rule(facts)), *further]
     items.sort(key=lambda item: (-item.max_gain_ns, item.name))
     return AdviceResult(tuple(items), None if items else "no part of the time per token is large enough to work on")
 

@@ -19,6 +19,7 @@ from nsyskit.analysis.host_functions import host_functions
 from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
 from nsyskit.analysis.launch import launch
 from nsyskit.analysis.layers import layers
+from nsyskit.analysis.limit_advice import limit_items
 from nsyskit.analysis.limits import ModelLoad, limits
 from nsyskit.analysis.os_threads import osrt_by_thread
 from nsyskit.analysis.program import program, program_notes
@@ -91,7 +92,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "depth": ("depth",),
     "roles": ("roles",),
     "verdict": ("verdict", "devices", "sync", "steps"),
-    "advice": ("advice", "steps", "family_sum"),
+    "advice": ("advice", "steps", "family_sum", "limits"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
 }
 """What ``--analysis`` offers -> the sections it shows."""
@@ -168,7 +169,8 @@ def analyze(
         stepped: StepsResult | None = sections.get("steps")
         judged = verdict(ledgers, sync=synced, trust=notes, steps=stepped)
     if "advice" in wanted:
-        sections["advice"] = advice(sections.get("steps"), families=sections.get("family_sum"), trust=notes)
+        stepped, told_by = sections.get("steps"), limit_items(sections.get("limits"), sections.get("steps"))
+        sections["advice"] = advice(stepped, families=sections.get("family_sum"), trust=notes, further=told_by)
     if step is not None:
         sections["step"] = step_detail(trace, step)
     return Report(trace.meta, window or _default(trace), notes, judged, sections)

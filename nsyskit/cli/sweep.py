@@ -95,7 +95,7 @@ def command(
     axes = _axes((models, builds), (n_prompt, n_gen, repetitions), env=env, rpc=rpc, flags=flags)
     found = cells(axes) if models else []
     if from_advice is not None:
-        found, lacking = one_at_a_time(axes, _experiments(from_advice, nsys=nsys, quiet=quiet))
+        found, lacking = one_at_a_time(axes, _experiments(from_advice, models, nsys=nsys, quiet=quiet))
         for flag in lacking:
             click.echo(f"note: llama-bench has no {flag}; that experiment needs llama-server or llama-cli", err=True)
     if dry_run:
@@ -201,11 +201,21 @@ def _joined(outcome: Outcome, further: Outcome) -> Outcome:
     return Outcome((*outcome.results, *further.results), further.error)
 
 
-def _experiments(path: Path, *, nsys: Path | None, quiet: bool) -> list[dict[str, tuple[str, ...]]]:
+def _experiments(
+    path: Path, models: Sequence[Path], *, nsys: Path | None, quiet: bool
+) -> list[dict[str, tuple[str, ...]]]:
+    """What the trace's advice would try. The model to sweep tells the limits, where it can be read."""
     from nsyskit.analysis.analyze import analyze
+    from nsyskit.cli.analyze import model_load
     from nsyskit.cli.options import open_with_progress
+    from nsyskit.errors import NsyskitError
 
-    found = analyze(open_with_progress(path, nsys=nsys, quiet=quiet), only=["advice"]).sections["advice"]
+    trace = open_with_progress(path, nsys=nsys, quiet=quiet)
+    try:
+        load = model_load(trace, models[0] if models else None, None)
+    except NsyskitError:
+        load = None
+    found = analyze(trace, only=["advice"], load=load).sections["advice"]
     if found.withheld and not quiet:
         click.echo(f"note: {found.withheld}", err=True)
     return [dict(item.axes) for item in found.items if item.axes]
