@@ -92,7 +92,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "depth": ("depth",),
     "roles": ("roles",),
     "verdict": ("verdict", "devices", "sync", "steps"),
-    "advice": ("advice", "steps", "family_sum", "limits"),
+    "advice": ("advice", "steps", "family_sum"),
     **{name: (name,) for name in SECTIONS if name.endswith("_sum")},
 }
 """What ``--analysis`` offers -> the sections it shows."""
@@ -153,6 +153,7 @@ def analyze(
     options |= {name: {"texts": tuple(logs)} for name in _BY_OUTPUT} | {"limits": {"load": load, "texts": tuple(logs)}}
     options["roles"] = {"load": load}
     options["layers"] = {"expected": load.layers if load else None}
+    wanted |= {"limits"} if load is not None and "advice" in wanted else set()  # numbers that advice stands on
     wanted -= {"limits"} if load is None and "limits" not in only else set()
     wanted -= {"roles"} if (load is None or load.model is None) and "roles" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}

@@ -150,13 +150,15 @@ def run_paths(path: Path) -> list[Path]:
 
 def _server_tax(bench: Path, server: Path, *, fmt: str) -> str:
     from nsyskit.compare.server_tax import server_tax
-    from nsyskit.errors import UsageError
     from nsyskit.report import server_tax as rendering
 
-    if fmt not in {"text", "json"}:
-        raise UsageError(f"--bench has no format {fmt}", hint="use text or json")
     found = server_tax(bench, server)
-    return rendering.render_json(found) if fmt == "json" else rendering.render_text(found)
+    if fmt == "html":
+        from nsyskit.report.server_tax_html import render_html
+
+        return render_html(found)
+    render = {"json": rendering.render_json, "markdown": rendering.render_markdown, "text": rendering.render_text}[fmt]
+    return render(found)
 
 
 def _render(found: Comparison, results: Sequence[GateResult], *, fmt: str, every: bool, to_file: bool) -> str:

@@ -23,7 +23,10 @@ db_option = click.option(
 
 @click.group()
 def command() -> None:
-    """Keep runs in one SQLite file: list, tag, show them, and plot a number over builds."""
+    """Keep runs in one SQLite file: list, tag, show them, and plot a number over builds.
+
+    Datasette shows the file as it is: runs, metrics, tags, and the cells and results of sweeps, with their links.
+    """
 
 
 examples("""

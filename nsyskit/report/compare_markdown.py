@@ -15,14 +15,14 @@ def render_markdown(comparison: Comparison, gates: Sequence[GateResult] = (), *,
     out = [
         f"## nsyskit compare: {comparison.verdict}",
         "",
-        _plain(comparison.sentence),
+        escaped(comparison.sentence),
         "",
         sides(comparison) + ".",
         "",
     ]
     out += [f"- {'❌' if r.outcome == 'violated' else '✅' if r.outcome == 'passed' else '⚠️'} "
-            f"{_plain(gate_text(r))}" for r in gates]  # fmt: skip
-    out += [f"- **{reason.level}**: {_plain(reason.message)}" for reason in comparison.reasons]
+            f"{escaped(gate_text(r))}" for r in gates]  # fmt: skip
+    out += [f"- **{reason.level}**: {escaped(reason.message)}" for reason in comparison.reasons]
     out += ["", *_setup(comparison)]
     for found in comparison.phases:
         out += ["", *_phase(found, every=every)]
@@ -39,7 +39,7 @@ def _setup(comparison: Comparison) -> list[str]:
 def _phase(found: PhaseComparison, *, every: bool) -> list[str]:
     parts, total = part_rows(found)
     rows = [[row.words, micros(row.ns)] for row in parts]
-    out = [f"### {found.phase}", "", _plain(found.sentence), ""]
+    out = [f"### {found.phase}", "", escaped(found.sentence), ""]
     out += table(["part of the difference", "µs per token"], [*rows, ["**sum**", f"**{micros(total)}**"]], right={1})
     if found.total.verdict != "too few steps" or every:
         lines = [[r.name, r.base, r.candidate, r.diff, r.interval, r.verdict] for r in line_rows(found, every=every)]
@@ -55,9 +55,9 @@ def _phase(found: PhaseComparison, *, every: bool) -> list[str]:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[int] | None = None) -> list[str]:
     """A Markdown table whose cells cannot break it."""
     rule = ["---:" if right and at in right else "---" for at in range(len(heads))]
-    return [f"| {' | '.join(line)} |" for line in (heads, rule, *([_plain(cell) for cell in row] for row in rows))]
+    return [f"| {' | '.join(line)} |" for line in (heads, rule, *([escaped(cell) for cell in row] for row in rows))]
 
 
-def _plain(value: str) -> str:
+def escaped(value: str) -> str:
     """Text that Markdown shows as it is."""
     return printable(value).replace("|", "\\|").replace("<", "&lt;").replace("_", "\\_")

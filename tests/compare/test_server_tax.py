@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from nsyskit.cli import cli
 from nsyskit.compare.server_tax import server_tax
 from nsyskit.errors import TraceFormatError, UsageError
+from nsyskit.report.server_tax_html import waterfall
 
 BENCH = {"build_commit": "abc1234", "build_number": 7, "model_filename": "/x/m.gguf", "n_threads": 4, "n_depth": 0,
          "avg_ns": 1, "stddev_ts": 0}  # fmt: skip
@@ -88,4 +89,19 @@ def test_on_the_command_line(bench, tmp_path):
     assert "sum 14.40 ms 12.00 ms +2.400 ms" in " ".join(text.split())
     document = json.loads(CliRunner().invoke(cli, ["compare", "--bench", str(bench), run, "--format", "json"]).stdout)
     assert document["tax_ns"] == sum(part["tax_ns"] for part in document["parts"]) == 2_400_000
-    assert CliRunner().invoke(cli, ["compare", "--bench", str(bench), run, "--format", "html"]).exit_code == 2
+    markdown = CliRunner().invoke(cli, ["compare", "--bench", str(bench), run, "--format", "markdown"]).stdout
+    assert "| accept | 600.0 µs | 0 ns | +600.0 µs | HTTP, tokenizing, waiting for a slot |" in markdown
+    assert "| sum | 14.40 ms | 12.00 ms | +2.400 ms |  |" in markdown
+    assert "- differs: n\\_threads: 4 and 8" in markdown
+    assert "most of the tax: prefill +1.000 ms a token" in markdown
+    pages = [CliRunner().invoke(cli, ["compare", "--bench", str(bench), run, "--format", "html"]).stdout for _ in "ab"]
+    assert pages[0] == pages[1]
+    assert 'data-figure="tax"' in pages[0]
+    assert "14.40 ms − 12.00 ms = +2.400 ms" in pages[0]
+
+
+def test_the_waterfall_leads_from_one_to_the_other(bench, tmp_path):
+    (bars,) = waterfall(server_tax(bench, server(tmp_path))).data
+    assert list(bars.y) == ["llama-bench", "accept", "prefill", "decode", "llama-server"]
+    assert list(bars.x) == [12_000, 600, 1_000, 800, 0]
+    assert bars.text[-1] == "14.40 ms"
