@@ -12,8 +12,8 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import polars as pl
 import pytest
 from click.testing import CliRunner
 from planted_secrets import PLANTED, plant
@@ -77,7 +77,7 @@ def from_trace(monkeypatch) -> list[str]:
     read: list[str] = []
     original = SqliteSource.read
 
-    def watched(source, table, names, *shape):
+    def watched(source, table, names, *shape: Any) -> Any:
         read.append(table)
         return original(source, table, names, *shape)
 
