@@ -64,7 +64,7 @@ def analysis(path):
     """The JSON document without what is read from the program's output, and floats as far as they are exact."""
     said = json.loads(run("analyze", path, "--format", "json").stdout, parse_float=lambda text: round(float(text), 6))
     said["trace"].pop("tables")
-    return said | {"program": None, "startup": None}
+    return said | {"program": None, "startup": None, "limits": None, "depth": None}
 
 
 def test_the_same_analysis(planted, tmp_path):
