@@ -20,8 +20,8 @@ PART_COLORS: Final[dict[str, str]] = {
     "sync": "#b8568f",
     "cuda": "#a8702f",
     "profiler": "#7d8590",
-    "blocked": "#c4574a",
-    "os": "#a85f5f",
+    "blocked": "#9c8b6f",
+    "os": "#7d6655",
     "host": "#d0453a",
 }
 
