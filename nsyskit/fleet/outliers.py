@@ -37,6 +37,7 @@ _HARDLY_KNOWN: Final = 6
 Of simulated fleets without any difference (3 to 8 hosts with one or two traces each, noise normal of 3 % or log-normal
 of 10 %) 2 to 7 % have something called different; of those with 4 traces on each of 4 to 50 hosts at most 2 %.
 """
+_FIFTIETH: Final = 50
 _ROBUST: Final = 1.4826
 _MEDIAN_ERROR: Final = 1.2533
 """A median scatters more than a mean by this."""
@@ -98,6 +99,7 @@ def _cells(traces: pl.DataFrame, setup: pl.DataFrame) -> tuple[dict[str, list[in
 def _in_cell(
     ones: Sequence[_One], metric: str, unit: str, values: Mapping[str, Mapping[int, float]], *, floor: float, cell: str
 ) -> list[Outlier]:
+    peers = _Peers(ones, metric, values)
     found: list[Outlier] = []
     named: set[int] = set()
     for kind in ("host", "rank", "trace"):
@@ -106,59 +108,96 @@ def _in_cell(
             label = one.name if kind == "trace" else one.host if kind == "host" else one.rank
             if label is not None and (kind != "trace" or one.trace not in named):
                 groups.setdefault(label, []).append(one)
-        told: list[Outlier] = []
+        if kind != "trace" and len(groups) - 1 < MIN_OTHER_GROUPS:
+            continue
+        medians = {label: median(one.value for one in own) for label, own in groups.items()}
+        told = []
         for label, own in groups.items():
-            mine = {one.trace for one in own}
-            others = [one for one in ones if one.trace not in mine]
-            if len(others) < MIN_OTHERS or (kind != "trace" and len(groups) - 1 < MIN_OTHER_GROUPS):
-                continue
-            rest = [[one.value for one in theirs] for other, theirs in groups.items() if other != label]
-            value, expected, limit = _held_against(own, others, rest, relative=unit != "share", floor=floor)
-            if abs(value - expected) > limit:
-                part = _part(metric, mine, {one.trace for one in others}, values, grew=value > expected)
-                told.append(
-                    Outlier(kind, label, len(own), metric, unit, value, expected, limit, len(others), *part, cell)
-                )
+            if len(ones) - len(own) >= MIN_OTHERS:
+                expected, spread = peers.around(own, medians, label)
+                limit = max(floor * (1.0 if unit == "share" else abs(expected)), spread)
+                if abs(medians[label] - expected) > limit:
+                    told.append((label, own, expected, limit))
         if 3 * len(told) <= len(groups):  # where more differ there are two kinds, and none of them is the odd one
-            found += told
-            named |= {one.trace for outlier in told for one in groups[outlier.who]}
+            for label, own, expected, limit in told:
+                part = peers.part(own, grew=medians[label] > expected)
+                found.append(
+                    Outlier(kind, label, len(own), metric, unit, medians[label], expected, limit,
+                            len(ones) - len(own), *part, cell)
+                )  # fmt: skip
+                named |= {one.trace for one in own}
     return _without_echoes(found)
 
 
-def _held_against(
-    own: Sequence[_One], others: Sequence[_One], rest: Sequence[Sequence[float]], *, relative: bool, floor: float
-) -> tuple[float, float, float]:
-    """Own median, the others' median, and how far apart they may be; ``rest`` are the others by host, rank or trace."""
-    value, expected = median(one.value for one in own), median(one.value for one in others)
-    spread = _spread([one.value for one in others], expected) * (_MEDIAN_ERROR / sqrt(len(own)) if len(own) > 1 else 1)
-    if len(own) > 1 and len(rest) >= MIN_OTHERS:
-        spread = max(spread, _spread([median(values) for values in rest], expected))
-    few = 1 + (_HARDLY_KNOWN / (len(rest) if len(rest) >= MIN_OTHERS else len(others))) ** 2
-    return value, expected, max(floor * (abs(expected) if relative else 1.0), _DEVIATIONS * few * spread)
+class _Peers:
+    """The traces of a cell, as those that one of them is held against.
+
+    Each is held against the others; where it is less than a fiftieth of all, against all: its own weight is nothing
+    then, and the medians of a hundred thousand are not worked out a hundred thousand times.
+    """
+
+    def __init__(self, ones: Sequence[_One], metric: str, values: Mapping[str, Mapping[int, float]]) -> None:
+        self._ones, self._metric, self._values = ones, metric, values
+        self._phase = metric.partition(".")[0]
+        self._whole: tuple[float, float] | None = None
+        self._whole_groups: tuple[object, float] | None = None
+        self._whole_parts: dict[str, float] = {}
+
+    def around(self, own: Sequence[_One], medians: Mapping[str, float], label: str) -> tuple[float, float]:
+        """The median of the others, and how far from it nothing is remarkable."""
+        small = len(own) * _FIFTIETH <= len(self._ones)
+        if small and self._whole is not None:
+            expected, spread = self._whole
+        else:
+            mine = {one.trace for one in own} if not small else frozenset()
+            others = [one.value for one in self._ones if one.trace not in mine]
+            expected = median(others)
+            spread = _spread(others, expected)
+            self._whole = (expected, spread) if small else self._whole
+        groups = len(medians) - 1
+        if len(own) > 1:
+            spread *= _MEDIAN_ERROR / sqrt(len(own))
+            if groups >= MIN_OTHERS:
+                spread = max(spread, self._between(medians, label, expected, whole=small))
+        few = 1 + (_HARDLY_KNOWN / (groups if groups >= MIN_OTHERS else len(self._ones) - len(own))) ** 2
+        return expected, _DEVIATIONS * few * spread
+
+    def _between(self, medians: Mapping[str, float], label: str, expected: float, *, whole: bool) -> float:
+        """How the medians of the other hosts, or ranks, scatter."""
+        if not (whole and len(medians) > _FIFTIETH):
+            return _spread([value for other, value in medians.items() if other != label], expected)
+        if self._whole_groups is None or self._whole_groups[0] is not medians:
+            self._whole_groups = (medians, _spread(list(medians.values()), expected))
+        return self._whole_groups[1]
+
+    def part(self, own: Sequence[_One], *, grew: bool) -> tuple[str | None, float | None, float | None]:
+        """The ledger part that differs most in the direction of the whole; for a busy share the idle one instead."""
+        sign = -1.0 if grew is (self._phase == "gpu") else 1.0
+        best: tuple[float, str, float, float] | None = None
+        for part in CAUSES if self._phase == "gpu" else LEDGER_PARTS:
+            mine, theirs = median(self._ledger(part, one) for one in own), self._usual(part, own)
+            if sign * (mine - theirs) > (best[0] if best else 0.0):
+                best = (sign * (mine - theirs), part, mine, theirs)
+        return (None, None, None) if best is None else best[1:]
+
+    def _usual(self, part: str, own: Sequence[_One]) -> float:
+        if len(own) * _FIFTIETH <= len(self._ones):
+            if part not in self._whole_parts:
+                self._whole_parts[part] = median(self._ledger(part, one) for one in self._ones)
+            return self._whole_parts[part]
+        mine = {one.trace for one in own}
+        return median(self._ledger(part, one) for one in self._ones if one.trace not in mine)
+
+    def _ledger(self, part: str, one: _One) -> float:
+        """A part of a trace's ledger, in the metric's own terms: per step, per token, or as a share."""
+        value = self._values.get(f"{self._phase}.ledger.{part}", {}).get(one.trace, 0.0)
+        if self._metric.endswith("_per_step"):
+            return value * self._values.get(f"{self._phase}.tokens_per_step", {}).get(one.trace, 1.0)
+        return value
 
 
 def _spread(values: Sequence[float], around: float) -> float:
     return _ROBUST * median(abs(value - around) for value in values)
-
-
-def _part(
-    metric: str, own: set[int], others: set[int], values: Mapping[str, Mapping[int, float]], *, grew: bool
-) -> tuple[str | None, float | None, float | None]:
-    """The ledger part that differs most in the direction of the whole. For a busy share: the idle one that took it."""
-    phase = metric.partition(".")[0]
-    candidates: Sequence[str] = CAUSES if phase == "gpu" else LEDGER_PARTS
-    sign = -1.0 if grew is (phase == "gpu") else 1.0
-    best: tuple[float, str, float, float] | None = None
-    for part in candidates:
-        known = values.get(f"{phase}.ledger.{part}", {})
-        per_step = values.get(f"{phase}.tokens_per_step", {}) if metric.endswith("_per_step") else {}
-        mine, theirs = (
-            [known.get(trace, 0.0) * per_step.get(trace, 1.0) for trace in sorted(side)] for side in (own, others)
-        )
-        a, b = median(mine), median(theirs)
-        if (best is None or sign * (a - b) > best[0]) and sign * (a - b) > 0:
-            best = (sign * (a - b), part, a, b)
-    return (None, None, None) if best is None else best[1:]
 
 
 def _without_echoes(found: Sequence[Outlier]) -> list[Outlier]:

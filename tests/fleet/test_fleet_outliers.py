@@ -94,3 +94,13 @@ def test_busy_shares_count_only_without_steps():
     (one,) = found(shares, metric="gpu.busy_share", ledger={"d": 300.0})
     assert (one.who, one.metric, one.part) == ("d", "gpu.busy_share", "host")
     assert one.ratio == pytest.approx(-0.3)
+
+
+def test_large_fleets_are_held_against_all_of_themselves():
+    """Beyond fifty of a kind one more or less in the median does not matter; the odd ones are found all the same."""
+    hosts = {f"h{at:03}": [1.0, 1.01, 0.99] for at in range(120)}
+    told = found(hosts | {"h050": [1.2, 1.21, 1.19], "h070": [1.0, 3.0, 1.0]}, ledger={"h050": 90.0})
+    assert [(one.kind, one.who, one.traces, one.peers) for one in told] == [
+        ("trace", "h070/211", 1, 359), ("host", "h050", 3, 357),
+    ]  # fmt: skip
+    assert (told[1].expected, told[1].part, told[1].part_value, told[1].part_expected) == (1.0, "host", 380.0, 200.0)
