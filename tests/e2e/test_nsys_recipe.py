@@ -77,6 +77,27 @@ def test_through_nsyskit(root, with_python):
     assert "cuda_gpu_kern_sum" in listed
 
 
+def test_nvidias_own_gaps_are_the_same(root, with_python):
+    """NVIDIA's recipe and nsyskit's over the same rows: every gap of a GPU between its operations.
+
+    A rep file with CUDA takes a GPU to make. NVIDIA's recipe takes an export that lies beside a rep file and is newer
+    for that file's; so it reads the rows of a synthetic trace.
+    """
+    assert root.run(f"{VENV}/bin/pip", "install", "-q", "pyasyncore", timeout=300).code == 0
+    shutil.copy(root.work / "cpu.nsys-rep", root.work / "rows.nsys-rep")
+    shutil.copyfile(REPO / "traces" / "demo" / "trace.sqlite", root.work / "rows.sqlite")
+    words = ["nsys", "recipe", "gpu_gaps", "--gap", "0", "--mode", "none", "--input", "rows.nsys-rep"]
+    done = root.run(*words, "--output", "nvidia", env=with_python)
+    assert done.code == 0, done.out + done.err
+    theirs = pl.read_parquet(root.work / "nvidia" / "analysis.parquet").sort("Duration", descending=True)
+    words = ["nsyskit", "recipes", "run", "llama_gpu_gaps", "rows.sqlite", "--option=--window=gpu", "--format", "json"]
+    ours = json.loads(root.run(*words, env=with_python).out)["tables"]
+    assert theirs.height == sum(row["count"] for row in ours["gap_hist"]) > 1_000
+    assert theirs["Duration"].sum() == sum(row["total_ns"] for row in ours["gap_hist"])
+    longest = [(row["Start"], row["Duration"]) for row in theirs.head(10).to_dicts()]
+    assert longest == [(row["start_ns"], row["dur_ns"]) for row in ours["gaps"]]
+
+
 def test_a_rep_file_without_cuda(root, with_python):
     """Exported by the same nsys on the way; NVIDIA's recipe finds nothing in it either."""
     for recipe, said in (("llama_gpu_gaps", "cpu.nsys-rep is left out"), ("gpu_gaps", "no rows for the recipe")):
