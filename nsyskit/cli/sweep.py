@@ -34,7 +34,9 @@ _FLAGS = (
 def _flag_options(command: Callable[..., None]) -> Callable[..., None]:
     for short, long, what in reversed(_FLAGS):
         name = f"flag_{short.lstrip('-')}"
-        command = click.option(short, long, name, metavar="VALUES", help=f"{what.capitalize()}, as 1,2,4.")(command)
+        command = click.option(short, long, name, metavar="VALUES", help=f"{what[0].upper()}{what[1:]}, as 1,2,4.")(
+            command
+        )
     return command
 
 

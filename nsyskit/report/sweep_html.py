@@ -15,7 +15,7 @@ from nsyskit.report.page.elements import NOTHING, Html, tag, text
 from nsyskit.report.page.sections import Sections
 from nsyskit.report.page.tables import Column, size, table, words
 from nsyskit.report.sweep_text import rate_text
-from nsyskit.sweep.ledgers import CellLedger
+from nsyskit.sweep.ledgers import CellLedger, short_place
 from nsyskit.sweep.table import Quantisation, SweepTable, quantisations
 from nsyskit.units import printable
 
@@ -52,7 +52,8 @@ def axis_figure(found: SweepTable, axis: str, label: str) -> go.Figure:
     drawn = go.Figure()
     first_token = label.startswith("ttft")
     unit = "ms" if first_token else "tokens/s"
-    for at, (name, points) in enumerate(found.series(axis, label).items()):
+    for at, (name, series) in enumerate(found.series(axis, label).items()):
+        points = sorted(series, key=lambda point: _quantity(point[0])) if axis in _ORDERED else series
         shared: dict[str, Any] = {
             "x": [plain(printable(value or "unset")) for value, _, _ in points],
             "y": [rate for _, rate, _ in points],
@@ -67,6 +68,14 @@ def axis_figure(found: SweepTable, axis: str, label: str) -> go.Figure:
             drawn.add_bar(marker={"color": color}, **shared)
     laid_out(drawn, rows=11, x=axis, y=unit, legend=len(drawn.data) if len(drawn.data) > 1 else 0)
     return drawn.update_layout(xaxis_type="category", yaxis_rangemode="tozero")
+
+
+def _quantity(value: str) -> float:
+    """A setting's value as a number; ``-1`` means all or automatic and stands first, as does what is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return -1.0
 
 
 def _table(found: SweepTable, traced: Mapping[int, CellLedger]) -> Html:
@@ -130,7 +139,7 @@ def _ledger(one: CellLedger) -> Html:
         tag("p", text(one.sentence), class_="lead"),
         *against,
         *(phase_bar(_cost(phase, parts)) for phase, parts in one.phases.items()),
-        tag("p", text(f"trace: {one.trace}"), class_="note"),
+        tag("p", text(f"trace: {short_place(one.trace)}"), class_="note"),
         id=f"cell-{one.at}",
     )
 

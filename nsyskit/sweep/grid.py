@@ -19,6 +19,8 @@ FLAGS: Final[dict[str, str]] = {
 }  # fmt: skip
 """Flags that span the grid, in the order in which they vary (the first slowest), and llama-bench's names of them."""
 
+_TOLD_FOLDERS: Final = 2  # old/build and new/build; what lies above is the user's own business
+
 
 @dataclass(frozen=True, slots=True)
 class Tests:
@@ -52,17 +54,18 @@ class Cell:
     tests: Tests = Tests()
 
     def settings(self) -> dict[str, str]:
-        """What tells this cell apart, without folders above the build."""
+        """What tells this cell apart; of folders only the names that are likely to differ."""
         named = {"model": self.model.name}
         if self.build is not None:
-            named["build"] = str(self.build)
+            named["build"] = "/".join(self.build.parts[-_TOLD_FOLDERS:])
         named |= {FLAGS[flag]: value for flag, value in self.flags.items()}
         named |= {f"env {name}": value for name, value in self.env.items()}
         return named | ({"rpc": "yes"} if self.rpc else {})
 
     def key(self) -> str:
         """Stable over runs, and different for every cell that measures something else."""
-        told = [str(self.model.absolute()), self.settings(), self.rpc, self.tests.words()]
+        folder = None if self.build is None else str(self.build.absolute())
+        told = [str(self.model.absolute()), folder, self.settings(), self.rpc, self.tests.words()]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def argv(self, bench: Sequence[str]) -> list[str]:

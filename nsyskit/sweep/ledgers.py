@@ -51,7 +51,8 @@ def cell_ledgers(table: SweepTable) -> tuple[CellLedger, ...]:
         try:
             sample = _sample(Path(row["trace"]), settings)
         except NsyskitError as error:
-            found.append(CellLedger(at, settings, row["trace"], {}, None, {}, f"no ledger: {error.message}"))
+            why = error.message.replace(row["trace"], short_place(row["trace"]))
+            found.append(CellLedger(at, settings, row["trace"], {}, None, {}, f"no ledger: {why}"))
             continue
         compared = compare([first[1]], [sample], anyway=True) if first is not None else None
         found.append(
@@ -63,6 +64,11 @@ def cell_ledgers(table: SweepTable) -> tuple[CellLedger, ...]:
         )  # fmt: skip
         first = first or (settings, sample)
     return tuple(found)
+
+
+def short_place(trace: str) -> str:
+    """Where a trace lies, without the folders above that are the user's own business."""
+    return "/".join(Path(trace).parts[-2:])
 
 
 def _sample(path: Path, settings: str) -> RunSample:

@@ -79,6 +79,13 @@ def test_the_cross_product_in_a_fixed_order():
     assert sweep_name(found) == sweep_name(found[::-1])
 
 
+def test_a_build_is_told_without_the_folders_above():
+    one, other = (Cell(Path("m.gguf"), Path(f"/home/{who}/llama/build")) for who in ("me", "you"))
+    assert one.settings()["build"] == "llama/build"
+    assert one.key() != other.key()
+    assert Cell(Path("m.gguf"), Path("build")).settings()["build"] == "build"
+
+
 def test_a_cells_command_line():
     cell = Cell(Path("m.gguf"), flags={"-t": "4", "-fa": "1"}, rpc="a:1", tests=Tests(("512",), ("128",), 2))
     assert cell.argv(["llama-bench"]) == [

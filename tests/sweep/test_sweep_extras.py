@@ -177,13 +177,17 @@ def test_cells_link_to_their_ledgers(traced):
         assert f'<section id="cell-{at}">' in page
     assert page.count('class="ledger"') >= 2
     assert "the program&#x27;s own code on the CPU +" in page
+    folder = Path(traced.rows[0]["trace"]).parent
+    assert f"trace: {folder.name}/8.sqlite" in page
+    assert str(folder) not in page
     text = render_table("s", traced, ledgers)
     assert "Traced cells" in text
     assert "decode: the program's own code on the CPU +" in " ".join(text.split())
 
 
 def test_figures_of_a_sweep(traced):
-    assert axis_figure(traced, "n_threads", "tg32").data[0].type == "scatter"  # a quantity: a line
+    line = axis_figure(traced, "n_threads", "tg32").data[0]
+    assert (line.type, list(line.x), list(line.y)) == ("scatter", ["2", "4", "8"], [2.0, 4.0, 8.0])  # a quantity
     kinds = tabulate([
         KeptCell("s", kind, {"model": f"{kind}.gguf"}, "done", "t", None, None,
                  ({"label": "tg32", "phase": "decode", "tokens_per_s": rate, "model_type": f"llama 1B {kind}"},
