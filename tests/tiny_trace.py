@@ -123,8 +123,8 @@ def memset(start: int, end: int, nbytes: int = 64, **more: Any) -> Row:
 def allocation(at: int, nbytes: int, *, release: bool = False, kind: int = 2, device: int = 0, pid: int = PID) -> Row:
     """Memory that is allocated or released; kind 2 is the device's."""
     values = {
-        "start": at, "globalPid": global_tid(pid, 0), "deviceId": device, "address": 4096, "bytes": nbytes, "memKind": kind,
-        "memoryOperationType": int(release),
+        "start": at, "globalPid": global_tid(pid, 0), "deviceId": device, "address": 4096, "bytes": nbytes,
+        "memKind": kind, "memoryOperationType": int(release),
     }  # fmt: skip
     return Row("CUDA_GPU_MEMORY_USAGE_EVENTS", values)
 

@@ -65,7 +65,8 @@ def test_steps_over_time(demo):
     decode = next(trace for trace in drawn.data if trace.name == "decode")
     rows = demo.sections["steps"].steps.filter(phase="decode").drop_nulls("period_ns")
     assert list(decode.y) == pytest.approx((rows["period_ns"] / rows["n_tokens"] / 1e6).to_list())
-    begin, end = decode.customdata[0]
+    begin, end, index = decode.customdata[0]
+    assert index == rows["index"][0]
     assert end - begin == rows["end_ns"][0] - rows["begin_ns"][0]
 
 
