@@ -16,7 +16,7 @@ from tiny_trace import api, exporter, kernel, open_tiny
 
 from nsyskit import analyze
 from nsyskit.analysis.limits import load_of
-from nsyskit.analysis.roles import roles
+from nsyskit.analysis.roles import _Kernel, _named, _Sequence, roles
 from nsyskit.analysis.windows import window_all
 from nsyskit.cli import cli
 from nsyskit.errors import MissingTableError
@@ -182,6 +182,43 @@ class TestOrders:
         odd = type(facts.tensors[0])("blk.0.ssm_in.weight", "ssm_in", 0, "F16", (4, 4), 32)
         assert unknown_roles(facts.tensors) == []
         assert unknown_roles([*facts.tensors, odd]) == ["ssm_in"]
+
+
+class TestMatching:
+    """Kernels made up from an order of the model, with one of them changed or left out."""
+
+    @pytest.fixture
+    def candidates(self, tmp_path):
+        facts = read_model(write_tiny_gguf(tmp_path / "m.gguf", layers=2))
+        return orders(facts, facts.tensors)
+
+    def kernels(self, order):
+        return _Sequence(
+            tuple(
+                None if one.role == ATTENTION else _Kernel(7, one.type or "F16", one.rows and one.rows // 2)
+                for one in order
+            )
+        )  # fmt: skip
+
+    def test_without_flash_attention(self, candidates):
+        """K and V are of one shape: two orders fit, and tell them together; nothing else is undecided."""
+        plain = next(one for one in candidates if "kq" in {matrix.role for matrix in one} and len(one) == 2 * 10 + 1)
+        named = _named(self.kernels(plain), candidates)
+        assert [one.role for one in named[:7]] == [
+            "attn_q", "attn_k, attn_v", "attn_k, attn_v", "kq", ATTENTION, "kqv", "attn_output",
+        ]  # fmt: skip
+        assert [one.role for one in named[7:10]] == ["ffn_gate, ffn_up", "ffn_gate, ffn_up", "ffn_down"]
+
+    def test_one_kernel_too_few(self, candidates):
+        order = candidates[0]
+        why = _named(self.kernels(order[:-1]), [order])
+        assert why == f"a step has {len(order) - 1} products and attentions, the model {len(order)}"
+
+    def test_one_kernel_of_another_grid(self, candidates):
+        order = candidates[0]
+        kernels = self.kernels(order).kernels
+        odd = _Sequence((*kernels[:-1], _Kernel(7, "F16", 3)))
+        assert _named(odd, [order]).endswith("a product with F16 of 3 blocks where output (F16, 260 rows) is due")
 
 
 class TestShown:
