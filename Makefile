@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[capture,model]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[capture]" --group dev
 	touch $@
 
 ## analyse the shipped sample to a table and an HTML report

@@ -327,7 +327,8 @@ def _segments(events: pl.DataFrame) -> Iterator[_Segment]:
 
 
 def _sizes(segment: _Segment) -> list[int]:
-    return [upload.size for upload in segment.uploads]
+    """Without those that a damaged row does not tell."""
+    return [upload.size for upload in segment.uploads if upload.size is not None]
 
 
 def _tokens_by_indices(sizes: Sequence[int]) -> int | None:
@@ -504,7 +505,7 @@ def _n_outputs(one: _Pass, vocabulary: int | None) -> int | None:
 
 def _output_ids(one: _Pass) -> int | None:
     """How many output ids were uploaded, last and 4 bytes each; None where the last upload is something else."""
-    uploads = [upload.size for segment in one.segments if segment.n_tokens for upload in segment.uploads]
+    uploads = [size for segment in one.segments if segment.n_tokens for size in _sizes(segment)]
     last = uploads[-1]
     spare = Counter(uploads)[4 * one.n_tokens] > 1 or last < 4 * one.n_tokens
     return last // 4 if last % 4 == 0 and last <= 4 * one.n_tokens and spare else None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-class Size(click.ParamType[int]):
+class Size(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
     """``4GB``, ``800MB``."""
 
     name = "size"
