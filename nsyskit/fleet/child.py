@@ -101,10 +101,9 @@ class Child:
                 if not more:
                     raise _Died(self._last_words())
                 self._buffer += more
-            if task.memory and (taken := own_memory(process.pid)) > task.memory:
+            if task.memory and own_memory(process.pid) > task.memory:
                 raise _Died(
-                    f"reading it took more than {human_bytes(task.memory)} of memory "
-                    f"({human_bytes(taken)} and counting); "
+                    f"reading it took more than {human_bytes(task.memory)} of memory; "
                     "allow more with --memory, with fewer --workers, or capture a shorter window",
                     final=True,
                 )  # fmt: skip
