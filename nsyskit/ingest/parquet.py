@@ -9,7 +9,7 @@ from typing import TypeVar
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.ingest.source import Shape, as_stored
+from nsyskit.ingest.source import Shape, as_stored, joined
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 _REEXPORT = "export it again with `nsys export --type parquetdir --force-overwrite true REPORT.nsys-rep`"
@@ -58,7 +58,7 @@ class ParquetSource:
             frame = self._guarded(table, scan.collect)
             return shape(self._guarded(table, lambda: frame.select(_plain(frame[name]) for name in columns)))
 
-        return pl.concat([piece(first) for first in range(0, max(rows, 1), _PIECE_ROWS)])
+        return joined(piece(first) for first in range(0, max(rows, 1), _PIECE_ROWS))
 
     def _guarded(self, table: str, read: Callable[[], T]) -> T:
         try:

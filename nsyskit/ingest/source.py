@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import polars as pl
@@ -13,6 +13,16 @@ Shape = Callable[[pl.DataFrame], pl.DataFrame]
 
 def as_stored(rows: pl.DataFrame) -> pl.DataFrame:
     return rows
+
+
+def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The pieces as one frame of one chunk a column, a column at a time: never more than one is there twice."""
+    # rechunked at once, a piece lets go of the reader's buffers, which are larger
+    parts = [piece.rechunk() for piece in pieces]
+    if len(parts) == 1:
+        return parts[0]
+    names = parts[0].columns
+    return pl.DataFrame([pl.concat([part.drop_in_place(name) for part in parts], rechunk=True) for name in names])
 
 
 class RawSource(Protocol):

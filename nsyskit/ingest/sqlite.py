@@ -21,7 +21,7 @@ import adbc_driver_sqlite
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.ingest.source import Shape, as_stored
+from nsyskit.ingest.source import Shape, as_stored, joined
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 MAGIC: Final = b"SQLite format 3\x00"
@@ -68,7 +68,7 @@ class SqliteSource:
             return shape(_typed(self._fetch(query), table, columns, self.path))
 
         with ThreadPoolExecutor(max_workers=min(len(queries), os.cpu_count() or 1)) as pool:
-            return pl.concat(pool.map(piece, queries))
+            return joined(pool.map(piece, queries))
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
         """Ranges of row ids that together hold the table: one a core at least, each at most ``_PIECE_ROWS`` ids."""
