@@ -103,12 +103,17 @@ def split(rows: pl.DataFrame, merged: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     As `intersect` and `subtract`, for little more than the price of one.
     """
     inside = intersect(rows, merged).select(_start, _end)
+    return inside, without(rows, inside)
+
+
+def without(rows: pl.DataFrame, inside: pl.DataFrame) -> pl.DataFrame:
+    """A merged frame less another that lies within it: merged, ``start_ns end_ns``."""
     if inside.is_empty():
-        return inside, rows.select(_start, _end)
-    # What is left begins where a row begins or a shared piece ends, and ends where one begins or a row ends.
+        return rows.select(_start, _end)
+    # What is left begins where a row begins or a piece taken out ends, and ends where one begins or a row ends.
     starts = _merged_sorted(rows.get_column("start_ns"), inside.get_column("end_ns"))
     ends = _merged_sorted(inside.get_column("start_ns"), rows.get_column("end_ns"))
-    return inside, pl.DataFrame([starts.alias("start_ns"), ends.alias("end_ns")]).filter(_start < _end)
+    return pl.DataFrame([starts.alias("start_ns"), ends.alias("end_ns")]).filter(_start < _end)
 
 
 def _merged_sorted(one: pl.Series, other: pl.Series) -> pl.Series:

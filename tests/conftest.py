@@ -10,10 +10,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from nsyskit.ingest import columns, tables
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no bug
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser):

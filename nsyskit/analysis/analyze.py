@@ -115,13 +115,17 @@ _FUSED: Final = TrustNote(
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Results by section; None where the source was not collected. Sections that were not asked for are absent."""
+    """Results by section; None where the source was not collected. Sections that were not asked for are absent.
+
+    ``named`` are the analyses that were asked for by name.
+    """
 
     meta: TraceMeta
     window: Window | None
     trust: tuple[TrustNote, ...]
     verdict: Verdict | None
     sections: Mapping[str, Any]
+    named: frozenset[str] = frozenset()
 
 
 def analyze(
@@ -174,7 +178,7 @@ def analyze(
         sections["advice"] = advice(stepped, families=sections.get("family_sum"), trust=notes, further=told_by)
     if step is not None:
         sections["step"] = step_detail(trace, step)
-    return Report(trace.meta, window or _default(trace), notes, judged, sections)
+    return Report(trace.meta, window or _default(trace), notes, judged, sections, frozenset(only))
 
 
 def _source(name: str, trace: Trace, window: Window | None, shares: Trace | None) -> tuple[Trace, Window | None]:

@@ -15,7 +15,7 @@ from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, api_names, call_classes, gpu_ops
-from nsyskit.intervals import clip, complement, count_before, intersect, span, split, subtract, union
+from nsyskit.intervals import clip, complement, count_before, intersect, span, split, subtract, union, without
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
@@ -63,10 +63,14 @@ def _drivers(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
 
 @once_per_trace
 def _idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
-    left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
-    parts = {}
-    for cause, layer in _layers(trace, use, window, left):
-        parts[cause], left = split(left, layer)
+    idle = left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
+    parts: dict[str, pl.DataFrame] = {}
+    for cause, layer in _layers(trace, use, window, idle):
+        whole = all(part.is_empty() for part in parts.values())
+        if cause == "dispatch" and whole:  # this layer lies within idle time
+            parts[cause], left = layer, without(left, layer)
+        else:
+            parts[cause], left = split(left, layer)
     return parts | {"host": left}
 
 
@@ -115,7 +119,7 @@ def _dispatch(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> 
     ops = ops_of(trace, use)
     begins = ops["start_ns"]
     if (begins == ops["end_ns"]).any():  # an operation that took no time may begin inside a gap
-        return union(_pending(trace, use, window))
+        return intersect(idle, union(_pending(trace, use, window)))
     first_handed_over = ops["call_end_ns"].fill_null(LATEST_NS).cum_min(reverse=True)
     gaps = idle.with_columns(after=count_before(begins, idle["end_ns"])).filter(pl.col("after") < len(begins))
     since = first_handed_over.gather(gaps["after"])

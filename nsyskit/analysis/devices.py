@@ -86,12 +86,15 @@ def pieces_over(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataF
 @once_per_trace
 def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     ops = clip(ops_of(trace, use).select("start_ns", "end_ns", "kind"), window.start_ns, window.end_ns)
-    pieces, covered = {}, ops.clear().select("start_ns", "end_ns")
+    pieces: dict[str, pl.DataFrame] = {}
+    covered = ops.clear().select("start_ns", "end_ns")
+    left = ops["kind"].n_unique()
     for kind in BUSY_PARTS:
         own = union(ops.filter(pl.col("kind") == kind))
         pieces[kind] = own if covered.is_empty() else split(own, covered)[1]
-        if not pieces[kind].is_empty():
-            covered = pieces[kind] if covered.is_empty() else union(pl.concat([covered, pieces[kind]]))
+        left -= not own.is_empty()
+        if left > 0 and not own.is_empty():  # the union of all would not be looked at
+            covered = own if covered.is_empty() else union(pl.concat([covered, pieces[kind]]))
     return pieces
 
 

@@ -157,6 +157,5 @@ def _quantiles(values: pl.Series) -> Quantiles:
     known = values.drop_nulls()
     if known.is_empty():
         return Quantiles(None, None, None, None)
-    known = known.sort()  # once for all quantiles
     p50, p90, p99 = (int(known.quantile(q, interpolation="nearest") or 0) for q in (0.5, 0.9, 0.99))
     return Quantiles(p50, p90, p99, float(known.mean()))  # type: ignore[arg-type]

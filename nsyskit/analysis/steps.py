@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import pairwise
 from math import gcd
 from typing import Final, Literal
@@ -96,7 +96,14 @@ class _Segment:
 class _Pass:
     """A forward pass: the segments from one step's opening to the next."""
 
-    segments: list[_Segment]
+    segments: list[_Segment] = field(default_factory=list)
+    last_call: int = 0
+    launched: bool = False
+
+    def add(self, segment: _Segment) -> None:
+        self.segments.append(segment)
+        self.last_call = max(self.last_call, segment.last_call)
+        self.launched = self.launched or segment.launched
 
     @property
     def begin(self) -> int:
@@ -109,14 +116,6 @@ class _Pass:
     @property
     def devices(self) -> set[int]:
         return {upload.device for segment in self.segments if segment.n_tokens for upload in segment.uploads}
-
-    @property
-    def last_call(self) -> int:
-        return max(segment.last_call for segment in self.segments)
-
-    @property
-    def launched(self) -> bool:
-        return any(segment.launched for segment in self.segments)
 
     @property
     def output_bytes(self) -> int:
@@ -289,15 +288,16 @@ def _passes(events: pl.DataFrame) -> tuple[list[_Pass], int]:
     """The forward passes of one thread, and how many began before the trace did."""
     segments = list(_segments(events))
     indexed = any(_tokens_by_indices(_sizes(segment)) for segment in segments)
+    tokens = _tokens_by_indices if indexed else _tokens_by_positions
     for segment in segments:
-        segment.n_tokens = (_tokens_by_indices if indexed else _tokens_by_positions)(_sizes(segment))
+        segment.n_tokens = tokens(_sizes(segment))
     passes: list[_Pass] = []
     torn = 0
     for segment in segments:
         if segment.n_tokens and _opens(segment, passes[-1] if passes else None):
-            passes.append(_Pass([segment]))
-        elif passes:
-            passes[-1].segments.append(segment)
+            passes.append(_Pass())
+        if passes:
+            passes[-1].add(segment)
         elif segment.launched:
             torn = 1  # work whose uploads were not seen
     return passes, torn
@@ -326,12 +326,13 @@ def _segments(events: pl.DataFrame) -> Iterator[_Segment]:
         yield current
 
 
-def _sizes(segment: _Segment) -> list[int]:
+def _sizes(segment: _Segment) -> tuple[int, ...]:
     """Without those that a damaged row does not tell."""
-    return [upload.size for upload in segment.uploads if upload.size is not None]
+    return tuple(upload.size for upload in segment.uploads if upload.size is not None)
 
 
-def _tokens_by_indices(sizes: Sequence[int]) -> int | None:
+@lru_cache(maxsize=4_096)  # most steps upload the same sizes as others
+def _tokens_by_indices(sizes: tuple[int, ...]) -> int | None:
     """How many tokens a group of uploads is for, None when it is no group of user inputs.
 
     KV indices, 8 bytes a token and in pairs for K and V, stand beside positions of 4 bytes a token (M-RoPE 16).
@@ -346,7 +347,8 @@ def _tokens_by_indices(sizes: Sequence[int]) -> int | None:
     return -max(found)[2] if found else None
 
 
-def _tokens_by_positions(sizes: Sequence[int]) -> int | None:
+@lru_cache(maxsize=4_096)
+def _tokens_by_positions(sizes: tuple[int, ...]) -> int | None:
     """The same for versions without KV indices: every other upload is a whole number of rows for n tokens.
 
     Embeddings and masks are multiples of 2 bytes a token and larger than positions; output ids are fewer and last.

@@ -11,7 +11,7 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.gpus import busy_of, feeds, gpu_uses
+from nsyskit.analysis.gpus import feeds
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import ROW, api_calls, api_names, blocking_copies, call_classes, op_calls
 from nsyskit.analysis.threads import fed_busy
@@ -105,9 +105,11 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
     """``name calls total_ns share_of_api class``; names are looked up after grouping, not a call at a time."""
     dur = pl.col("end_ns") - pl.col("start_ns")
     counted = {"calls": pl.len().cast(pl.Int64), "total_ns": dur.sum()}
-    rows = (
-        _calls(trace, window).group_by("name_id", "class").agg(**counted).with_columns(pl.col("class").cast(pl.String))
-    )
+    # one key is grouped by in half the time that two take: the id, and the class in the bits above it
+    key = pl.col("class").to_physical().cast(pl.Int64) * (1 << 32) + pl.col("name_id")
+    once = pl.col("name_id", "class").first()
+    rows = _calls(trace, window).group_by(key.alias("key")).agg(once, **counted)
+    rows = rows.with_columns(pl.col("class").cast(pl.String))
     named = rows.join(api_names(trace).select("name_id", name="base_name"), on="name_id", how="left")
     sums = named.group_by("name", "class").agg(pl.col("calls", "total_ns").sum())
     total = sums["total_ns"].sum()
@@ -156,7 +158,7 @@ def classified_syncs(trace: Trace, window: Window) -> pl.DataFrame:
     frames = []
     for pid, tid in drivers.sort("pid", "tid").iter_rows():
         own = calls.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
-        frames.append(own.with_columns(busy_ns=covered_ns(own, _fed_whole(trace, pid, tid, window))))
+        frames.append(own.with_columns(busy_ns=covered_ns(own, fed_busy(trace, pid, tid, window))))
     if not frames:
         return calls.with_columns(busy_ns=pl.lit(0, pl.Int64), sync_class=pl.lit(None, pl.String))
     syncs = _unfinished(trace, pl.concat(frames))
@@ -170,12 +172,6 @@ def classified_syncs(trace: Trace, window: Window) -> pl.DataFrame:
         .then(pl.lit("gpu_wait"))
         .otherwise(pl.lit("host_bound"))
     ).sort("start_ns", "end_ns", "pid", "tid")
-
-
-def _fed_whole(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame:
-    """As ``fed_busy``, but not cut at the window: a call that starts inside may end outside."""
-    own = feeds(trace, window).filter((pl.col("pid") == pid) & (pl.col("tid") == tid))["use"]
-    return union(pl.concat([busy_of(trace, gpu_uses(trace)[index]) for index in own]))
 
 
 def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:

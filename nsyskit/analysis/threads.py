@@ -92,7 +92,8 @@ def _split(
         total[part] = length(own) - length(taken)
         over_busy[part] = _inside(own, busy) - _inside(taken, busy)
         earlier.append(own)
-    host, host_busy = window.dur_ns - sum(total.values()), length(busy) - sum(over_busy.values())
+    host = window.dur_ns - sum(total.values())
+    host_busy = _inside(span(window.start_ns, window.end_ns), busy) - sum(over_busy.values())
     return total | {"host": host}, over_busy | {"host": host_busy}
 
 
@@ -109,10 +110,10 @@ def _inside(merged: pl.DataFrame, busy: pl.DataFrame) -> int:
 
 @once_per_trace
 def fed_busy(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame:
-    """When any GPU that the thread feeds in the window is busy: merged."""
+    """When any GPU that the thread feeds in the window is busy: merged, over the whole trace."""
     own = feeds(trace, window).filter((pl.col("pid") == pid) & (pl.col("tid") == tid))["use"]
     frames = [busy_of(trace, gpu_uses(trace)[index]) for index in own]
-    return union(clip(pl.concat(frames), window.start_ns, window.end_ns))
+    return frames[0] if len(frames) == 1 else union(pl.concat(frames))
 
 
 def thread_name(trace: Trace, pid: int, tid: int) -> str | None:

@@ -17,8 +17,7 @@ def as_stored(rows: pl.DataFrame) -> pl.DataFrame:
 
 def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """The pieces as one frame of one chunk a column, a column at a time: never more than one is there twice."""
-    # rechunked at once, a piece lets go of the reader's buffers, which are larger
-    parts = [piece.rechunk() for piece in pieces]
+    parts = list(pieces)
     if len(parts) == 1:
         return parts[0]
     names = parts[0].columns

@@ -65,7 +65,8 @@ class SqliteSource:
         queries = [f"{query} WHERE rowid BETWEEN {low} AND {high}" for low, high in ranges] or [query]
 
         def piece(query: str) -> pl.DataFrame:
-            return shape(_typed(self._fetch(query), table, columns, self.path))
+            # in one chunk, it lets go of the reader's buffers, which are larger
+            return shape(_typed(self._fetch(query), table, columns, self.path)).rechunk()
 
         with ThreadPoolExecutor(max_workers=min(len(queries), os.cpu_count() or 1)) as pool:
             return joined(pool.map(piece, queries))

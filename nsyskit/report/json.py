@@ -37,6 +37,7 @@ from nsyskit.analysis.verdict import Verdict
 from nsyskit.trace import TraceMeta, Window
 
 SCHEMA = "nsyskit.analysis/1"
+_OF_STEPS = frozenset({"steps", "phases"})
 
 
 def json_schema() -> dict[str, Any]:
@@ -52,7 +53,10 @@ def render_json(report: Report) -> str:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The document as plain values. A section without a source is None; one not asked for is absent."""
+    """The document as plain values. A section without a source is None; one not asked for is absent.
+
+    Every single step is told only where steps were asked for by name.
+    """
     body: dict[str, Any] = {
         "schema": SCHEMA,
         "trace": _trace(report.meta, report.window, report),
@@ -62,6 +66,8 @@ def document(report: Report) -> dict[str, Any]:
         if name in {"gaps", "host_functions"}:  # they are told within their device
             continue
         body["mem_hist" if name == "copies" else name] = None if result is None else section(result)
+    if report.named & _OF_STEPS and report.sections.get("steps") is not None:
+        body["steps"]["steps"] = _rows(report.sections["steps"].steps)  # tens of MB of a long trace
     devices = report.sections.get("devices")
     if devices is not None:
         _add_gaps(body["devices"], devices, report.sections.get("gaps"))
@@ -250,7 +256,6 @@ def _steps(result: StepsResult) -> Any:
         "slowest": _rows(result.slowest),
         "prompt_cost_ms": result.prompt_cost_ms,
         "prompts": None if result.prompts is None else _prompts(result.prompts),
-        "steps": _rows(result.steps),
     }
 
 

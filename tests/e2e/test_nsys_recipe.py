@@ -41,8 +41,11 @@ def flat(row, prefix=""):
 @pytest.mark.parametrize("mode", ["none", "dask-futures"])
 def test_parquet_equals_json(root, with_python, mode):
     names = ["rank0.sqlite", "rank1.sqlite"]
-    documents = {name: json.loads(root.run("nsyskit", "analyze", name, "--format", "json", env=with_python).out)
-                 for name in names}  # fmt: skip
+    documents = {}
+    for name in names:
+        told = [json.loads(root.run("nsyskit", "analyze", name, "--format", "json", *more, env=with_python).out)
+                for more in ([], ["--analysis=steps"])]  # fmt: skip
+        documents[name] = told[0] | {"steps": told[1]["steps"]}  # every step is told where steps are asked for
     where = root.run("nsyskit", "recipes", "--path", env=with_python).out.strip()
     assert where.startswith(VENV), "from the wheel, not from a checkout"
     expected = {
