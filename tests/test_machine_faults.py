@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from real_nsys import capture
 from tiny_trace import api, kernel, os_call, write_sqlite
 
 from nsyskit.cli import cli
@@ -39,9 +40,7 @@ def run(*arguments: object, **more: str) -> tuple[int, str, str]:
 @pytest.mark.nsys
 @pytest.mark.skipif(shutil.which("nsys") is None, reason="needs nsys on PATH")
 def test_eight_at_once_with_a_cold_cache(tmp_path):
-    report = tmp_path / "run.nsys-rep"
-    argv = ["nsys", "profile", "--trace=osrt", "--sample=none", "--cpuctxsw=none", f"--output={report}", "sleep", "0.1"]
-    subprocess.run(argv, check=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    report = capture(tmp_path / "run.nsys-rep", "sleep", "0.1")
     cache = tmp_path / "cache"
     processes = [start("analyze", report, "--format", "json", NSYSKIT_CACHE=str(cache)) for _ in range(8)]
     said = [process.communicate(timeout=300) for process in processes]
@@ -100,9 +99,7 @@ def test_a_full_disk(tmp_path, small_disk, arguments):
 @pytest.mark.nsys
 @pytest.mark.skipif(shutil.which("nsys") is None, reason="needs nsys on PATH")
 def test_a_full_disk_under_the_cache(tmp_path, small_disk):
-    report = tmp_path / "run.nsys-rep"
-    argv = ["nsys", "profile", "--trace=osrt", "--sample=none", "--cpuctxsw=none", f"--output={report}", "sleep", "0.1"]
-    subprocess.run(argv, check=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    report = capture(tmp_path / "run.nsys-rep", "sleep", "0.1")
     (small_disk / "filler").write_bytes(bytes(200_000))
     code, out, err = run("analyze", report, NSYSKIT_CACHE=str(small_disk))
     assert (code >= 2, out, err.count("\n")) == (True, "", 1), err

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from real_nsys import capture
 from test_refusals import refused
 
 from nsyskit.analysis.sums import osrt_sum
@@ -32,22 +33,19 @@ for _ in range({waits}):
 """
 
 
-def capture(folder: Path, name: str, *, waits: int) -> Path:
+def sleeper(folder: Path, *, waits: int) -> Path:
     """A rep file of a small program that sleeps so many times."""
-    program = [sys.executable, "-c", PROGRAM.format(waits=waits)]
-    argv = ["nsys", "profile", "--trace=osrt", "--sample=none", "--cpuctxsw=none", f"--output={folder / name}"]
-    subprocess.run([*argv, *program], check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
-    return folder / f"{name}.nsys-rep"
+    return capture(folder / "run.nsys-rep", sys.executable, "-c", PROGRAM.format(waits=waits))
 
 
 @pytest.fixture(scope="module")
 def captured(tmp_path_factory) -> Path:
-    return capture(tmp_path_factory.mktemp("captured"), "run", waits=8)
+    return sleeper(tmp_path_factory.mktemp("captured"), waits=8)
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory) -> Path:
-    return capture(tmp_path_factory.mktemp("other"), "run", waits=5)
+    return sleeper(tmp_path_factory.mktemp("other"), waits=5)
 
 
 @pytest.fixture
