@@ -1,16 +1,18 @@
-"""``python -m bench``: nsyskit's whole report against four reports of ``nsys stats``, in turn, on one trace."""
+"""``python -m bench``: nsyskit against four reports of ``nsys stats``, in turn, on one trace."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -21,15 +23,20 @@ SHARE_OF_KERNELS = 0.95  # of the GPU's rows in the trace; the rest are copies
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """Wall seconds of whole processes."""
+class Contender:
+    """A whole process: what it is called, its words, what its environment adds."""
 
     name: str
-    seconds: tuple[float, ...]
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
-    def row(self) -> str:
-        low, middle, high = min(self.seconds), median(self.seconds), max(self.seconds)
-        return f"| {self.name} | {low:.2f} | {middle:.2f} | {high:.2f} |"
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Wall seconds of a process and the most memory it held, MB."""
+
+    seconds: float
+    megabytes: float
 
 
 def main() -> int:
@@ -44,14 +51,105 @@ def main() -> int:
         print(f"{options.nsys} was not found: put nsys on PATH or name it with --nsys", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="nsyskit-bench-") as scratch:
-        # nsys may write beside its input and answer from what lies there: it gets a copy of its own
-        copied = Path(shutil.copy(trace, scratch))
-        ours = [sys.executable, "-m", "nsyskit", "analyze", str(trace)]
-        theirs = [nsys, "stats", "--quiet", f"--report={reports_of(nsys)}", str(copied)]
-        pairs = paired(ours, theirs, options.runs)
-    version = subprocess.run([nsys, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
-    print(table(pairs, version=version, kernels=options.kernels, rows=count_rows(trace)))
+        peers = peers_of(nsys, trace, Path(scratch))
+        ours = ours_of(trace, Path(scratch), everything=options.all)
+        rounds = in_turn([*ours, *peers], options.runs)
+        said = f"{options.kernels:,} kernels asked for ({held(trace)}); {options.runs} rounds; nsys {version_of(nsys)}"
+        print(said, "", table([*ours, *peers], rounds, reference=len(ours)), sep="\n")
+        print(f"\nSQLite alone, reading the same columns of kernels and API calls on one thread: {floor(trace):.2f} s")
     return 0
+
+
+def ours_of(trace: Path, scratch: Path, *, everything: bool) -> list[Contender]:
+    """Nsyskit's runs. Where nothing else is said the cache is off: every run decodes the rows anew."""
+    analyze, cold = [sys.executable, "-m", "nsyskit", "analyze"], {"NSYSKIT_CACHE_BYTES": "0"}
+    found = [Contender("nsyskit analyze", [*analyze, str(trace)], cold)]
+    if everything:
+        page = ["--html", str(scratch / "page.html"), "--force"]
+        tables = parquet_of(trace, scratch / "parquet")
+        warm = {"NSYSKIT_CACHE": str(scratch / "cache")}
+        found += [
+            Contender("… --format json (all analyses)", [*analyze, str(trace), "--format=json"], cold),
+            Contender("… --format json, columns in the cache", [*analyze, str(trace), "--format=json"], warm),
+            Contender("… --format json, Parquet directory", [*analyze, str(tables), "--format=json"], cold),
+            Contender("… --html", [*analyze, str(trace), *page], cold),
+        ]
+    return found
+
+
+def peers_of(nsys: str, trace: Path, scratch: Path) -> list[Contender]:
+    """Nsys stats, and nsys-ai where it is installed, each on a copy of its own: they write beside their input."""
+    copy = Path(shutil.copy(trace, _made(scratch / "nsys")))
+    found = [Contender("nsys stats", [nsys, "stats", "--quiet", f"--report={reports_of(nsys)}", str(copy)])]
+    if other := shutil.which("nsys-ai"):
+        copy = Path(shutil.copy(trace, _made(scratch / "nsys-ai")))
+        found.append(Contender("nsys-ai summary", [other, "summary", str(copy)]))
+    return found
+
+
+def parquet_of(trace: Path, folder: Path) -> Path:
+    """The trace's tables as ``nsys export --type parquetdir`` lays them out, which nsys makes of rep files only."""
+    import polars as pl
+
+    from nsyskit.errors import TraceFormatError
+    from nsyskit.ingest.sqlite import SqliteSource
+
+    source = SqliteSource(trace)
+    _made(folder)
+    for name in sorted(source.table_names()):
+        columns = []
+        for column in sorted(source.columns(name)):
+            with suppress(TraceFormatError):  # texts that nobody reads
+                columns.append(source.read(name, [column]))
+        pl.concat(columns, how="horizontal").write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def in_turn(contenders: Sequence[Contender], rounds: int) -> list[list[Run]]:
+    """Every contender once a round, after one round that does not count."""
+    return [[timed(one) for one in contenders] for _ in range(rounds + 1)][1:]
+
+
+def timed(one: Contender) -> Run:
+    """A whole process whose output nobody reads."""
+    began = time.perf_counter()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    process = subprocess.Popen(one.argv, env=os.environ | dict(one.environment), **quiet)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{one.name} ended with code {process.returncode}")
+    return Run(time.perf_counter() - began, usage.ru_maxrss / 1024)
+
+
+def table(contenders: Sequence[Contender], rounds: Sequence[Sequence[Run]], *, reference: int) -> str:
+    """Wall seconds and memory as Markdown, and the ratio to the reference of the same round."""
+    lines = ["| | s, min | median | max | of nsys stats, min | median | max | MB |", "|---|" + "---:|" * 7]
+    for at, one in enumerate(contenders):
+        seconds = [runs[at].seconds for runs in rounds]
+        ratios = [runs[at].seconds / runs[reference].seconds for runs in rounds]
+        cells = [f"{value:.2f}" for group in (seconds, ratios) for value in (min(group), median(group), max(group))]
+        memory = max(runs[at].megabytes for runs in rounds)
+        lines.append(f"| {one.name} | {' | '.join(cells)} | {memory:,.0f} |")
+    return "\n".join(lines)
+
+
+def floor(trace: Path) -> float:
+    """Seconds in which SQLite decodes the columns that the analyses read of the two large tables, and nothing else."""
+    columns = {
+        "CUPTI_ACTIVITY_KIND_KERNEL": "start end deviceId contextId streamId correlationId globalPid demangledName",
+        "CUPTI_ACTIVITY_KIND_RUNTIME": "start end globalTid correlationId nameId eventClass",
+    }
+    began = time.perf_counter()
+    with closing(sqlite3.connect(f"file:{trace}?mode=ro&immutable=1", uri=True)) as connection:
+        for name, words in columns.items():
+            connection.execute(f"SELECT {', '.join(f'max({word})' for word in words.split())} FROM {name}").fetchall()
+    return time.perf_counter() - began
+
+
+def version_of(nsys: str) -> str:
+    """As nsys says it."""
+    return subprocess.run([nsys, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
 def build(kernels: int) -> Path:
@@ -75,38 +173,14 @@ def reports_of(nsys: str) -> str:
     return NEW_REPORTS if "cuda_api_sum" in said else OLD_REPORTS
 
 
-def paired(ours: Sequence[str], theirs: Sequence[str], runs: int) -> tuple[Timing, Timing]:
-    """Both commands in turn, after one run of each that does not count."""
-    timed(ours)
-    timed(theirs)
-    seconds = [(timed(ours), timed(theirs)) for _ in range(runs)]
-    return Timing("nsyskit analyze", tuple(a for a, _ in seconds)), Timing("nsys stats", tuple(b for _, b in seconds))
-
-
-def timed(argv: Sequence[str]) -> float:
-    """Wall seconds of a whole process whose output nobody reads."""
-    began = time.perf_counter()
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-    return time.perf_counter() - began
-
-
-def table(pairs: tuple[Timing, Timing], *, version: str, kernels: int, rows: dict[str, int]) -> str:
-    """The result as Markdown: wall seconds, and the ratio of each pair."""
-    ours, theirs = pairs
-    ratios = Timing("ratio of each pair", tuple(a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True)))
-    held = ", ".join(f"{count:,} {what}" for what, count in rows.items())
-    head = f"{kernels:,} kernels asked for ({held}); {len(ours.seconds)} pairs; nsys {version}; wall seconds"
-    lines = [head, "", "| | min | median | max |", "|---|---:|---:|---:|", *(t.row() for t in (ours, theirs, ratios))]
-    return "\n".join(lines)
-
-
-def count_rows(trace: Path) -> dict[str, int]:
+def held(trace: Path) -> str:
     """What the trace holds, by nsyskit's own count."""
     from nsyskit import open_trace
 
     tables = open_trace(trace).meta.tables
     wanted = {"kernels": "_KERNEL", "API calls": "_RUNTIME", "copies": "_MEMCPY"}
-    return {what: rows for what, end in wanted.items() for name, rows in tables.items() if name.endswith(end)}
+    rows = {what: count for what, end in wanted.items() for name, count in tables.items() if name.endswith(end)}
+    return ", ".join(f"{count:,} {what}" for what, count in rows.items())
 
 
 def profile(trace: Path) -> None:
@@ -153,8 +227,9 @@ def _made(folder: Path) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("-n", "--runs", type=int, default=5, help="pairs of runs that count [5]")
+    parser.add_argument("-n", "--runs", type=int, default=5, help="rounds that count [5]")
     parser.add_argument("--kernels", type=int, default=1_000_000, help="kernels in the trace [1000000]")
+    parser.add_argument("--all", action="store_true", help="every way to run nsyskit, not only the text report")
     parser.add_argument("--nsys", default="nsys", help="the nsys to compare with [the one on PATH]")
     parser.add_argument("--profile", action="store_true", help="say where nsyskit's time goes instead")
     return parser
