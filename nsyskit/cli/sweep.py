@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nsyskit.sweep.run import Progress
     from nsyskit.sweep.table import SweepTable
 
+_CAPTURE_GRACE_S = 60.0  # a capture ends nsys and its program first
 _FLAGS = (
     ("-t", "--threads", "CPU threads"), ("-b", "--batch-size", "batch sizes"), ("-ub", "--ubatch-size", "ubatch sizes"),
     ("-ngl", "--n-gpu-layers", "layers on the GPU"), ("-ncmoe", "--n-cpu-moe", "MoE layers on the CPU"),
@@ -288,7 +289,12 @@ def _trace_cells(
             continue
         once = replace(cell, tests=replace(cell.tests, repetitions=1))
         argv = [sys.executable, "-m", "nsyskit", "capture", "-q", "-o", str(place)]
-        code, _, err = run_program([*argv, *once.argv(runner.bench(cell.build))], environment(cell.env), timeout_s=None)
+        code, _, err = run_program(
+            [*argv, *once.argv(runner.bench(cell.build))],
+            environment(cell.env),
+            timeout_s=None,
+            grace_s=_CAPTURE_GRACE_S,
+        )
         if code == 0:
             history.put_cell(replace(known, trace=str(place)))
         if not quiet:

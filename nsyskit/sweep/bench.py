@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -169,16 +170,21 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in full.items() if name not in changes or value}
 
 
-def run_program(argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float | None) -> tuple[int | None, str, str]:
-    """Exit code (None after the timeout), stdout, stderr. The program, in its own group, never outlives this call."""
+def run_program(
+    argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float | None, grace_s: float = 0.0
+) -> tuple[int | None, str, str]:
+    """Exit code (None after the timeout), stdout, stderr. The program, in its own group, never outlives this call.
+
+    ``grace_s``: what it gets to end by itself after SIGTERM, for programs that have programs of their own to end.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start_program(argv, env, out=out, err=err)
+        process = start_program(argv, env, out=out, err=err, ends_by=signal.SIGTERM if grace_s else signal.SIGKILL)
         try:
             code: int | None = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            _end(process)
+            _end(process, grace_s)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -187,9 +193,14 @@ def run_program(argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float
 
 
 def start_program(
-    argv: Sequence[str], env: Mapping[str, str], *, out: IO[bytes], err: IO[bytes]
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    out: IO[bytes],
+    err: IO[bytes],
+    ends_by: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a group of its own. On Linux it dies with nsyskit, even of SIGKILL.
+    """Start a program in a group of its own. On Linux it gets ``ends_by`` when nsyskit dies, even of SIGKILL.
 
     A benchmark left over would share the GPU with whatever is measured next.
 
@@ -199,7 +210,7 @@ def start_program(
     try:
         return subprocess.Popen(
             argv, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=dict(env), start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads run here
+            preexec_fn=partial(_die_with_parent, ends_by) if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads run here
         )  # fmt: skip
     except OSError as error:
         raise BenchError(
@@ -207,11 +218,15 @@ def start_program(
         ) from error
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_parent(number: signal.Signals) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    if process.poll() is None and grace_s:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

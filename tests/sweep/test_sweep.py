@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from nsyskit.cli import cli
 from nsyskit.errors import UsageError
 from nsyskit.history.history import History
-from nsyskit.sweep.bench import environment, find_bench, read_results
+from nsyskit.sweep.bench import environment, find_bench, read_results, run_program
 from nsyskit.sweep.grid import Axes, Cell, Tests, cells, one_at_a_time, parse_env, parse_values, sweep_name
 
 Tests.__test__ = False
@@ -170,6 +170,18 @@ def test_a_cell_that_takes_too_long_is_ended(build, monkeypatch):
     begun = time.monotonic()
     assert "not done after 0.3 s" in run(build, "-t", "1", "--timeout", "0.3").stdout
     assert time.monotonic() - begun < 10
+
+
+def test_a_program_with_programs_of_its_own_may_end_them(tmp_path):
+    script = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended mine')); time.sleep(60)"
+    )
+    code, _, said = run_program([sys.executable, "-c", script], os.environ, timeout_s=1.5, grace_s=20)
+    assert (code, said) == (None, "ended mine\n")
+    deaf = script.replace("sys.exit('ended mine')", "None")
+    begun = time.monotonic()
+    assert run_program([sys.executable, "-c", deaf], os.environ, timeout_s=1.0, grace_s=0.3)[0] is None
+    assert time.monotonic() - begun < 20
 
 
 def test_dry_run_shows_command_lines(build):
