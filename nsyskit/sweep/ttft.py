@@ -135,8 +135,12 @@ def _await_health(process: subprocess.Popen[bytes], port: int, log: IO[bytes], *
 
 
 def _ask(port: int, tokens: Sequence[int], *, keep: bool, deadline: float) -> _First:
-    """Send a prompt of token ids and read the stream to its end. ``keep``: let the cache serve what it knows."""
-    body = {"prompt": list(tokens), "n_predict": 2, "stream": True, "cache_prompt": keep, "ignore_eos": True}
+    """Send a prompt of token ids and read the stream to its end. ``keep``: let the cache serve what it knows.
+
+    One token is asked for, so that the first piece of the stream is its: the server holds back what is no whole
+    character yet, but not the piece that ends the answer.
+    """
+    body = {"prompt": list(tokens), "n_predict": 1, "stream": True, "cache_prompt": keep, "ignore_eos": True}
     payload = json.dumps(body)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=max(1.0, deadline - time.monotonic()))
     try:
@@ -162,8 +166,9 @@ def _read(answer: http.client.HTTPResponse, begun: int) -> _First:
         now = time.perf_counter_ns()
         with suppress(ValueError):
             chunk = json.loads(line.partition(b":")[2])
-            if first is None and (chunk.get("tokens") or chunk.get("content")):
-                first = now - begun
+            if "error" in chunk:
+                raise _ServerFailedError("it answered with an error")
+            first = now - begun if first is None else first
             prompt_n = chunk.get("timings", {}).get("prompt_n", prompt_n)
     if first is None:
         raise _ServerFailedError("the answer held no token")
