@@ -21,6 +21,7 @@ from nsyskit.cli import cli
 
 ROWS = [api("cudaLaunchKernel", 0, 3, corr=1), kernel("k", 5, 8, corr=1), os_call("poll", 9, 12)]
 MANY = [kernel(f"k{at % 50}", 5 * at, 5 * at + 4, corr=at) for at in range(20_000)]
+DEMO = Path(__file__).parents[1] / "traces" / "demo" / "trace.sqlite"
 COMMAND = [sys.executable, "-m", "nsyskit"]
 
 
@@ -68,6 +69,24 @@ def test_killed_on_the_way(tmp_path, command):
         process.communicate(timeout=60)
         assert not target.exists() or target.stat().st_size >= 0.99 * whole.stat().st_size
     assert run("analyze", path)[0] == 0
+
+
+def test_a_history_killed_on_the_way(tmp_path):
+    """Whenever the kill comes: the runs before it are there, and the next one can be added."""
+    path = shutil.copy(DEMO, tmp_path / "trace.sqlite")
+    db = tmp_path / "history.sqlite"
+    began = time.monotonic()
+    assert run("history", "add", path, "--db", db)[0] == 0
+    takes = time.monotonic() - began
+    for at in range(4):
+        process = start("history", "add", path, "--db", db)
+        time.sleep(takes * (0.5 + at / 8))
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert _whole(db)
+    code, out, err = run("history", "add", path, "--db", db)
+    assert (code, err) == (0, "")
+    assert len(run("history", "list", "--db", db)[1].splitlines()[1:]) == int(out.split()[1].rstrip(":"))
 
 
 @pytest.fixture
