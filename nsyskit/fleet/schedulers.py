@@ -25,7 +25,9 @@ from nsyskit.fleet.task import Outcome, Task, failed, run_task
 _SHARE_OF_MEMORY: Final = 0.8
 _CONNECT_S: Final = 20.0
 _NO_WORKERS_S: Final = 60.0
+_LOOK_S: Final = 2.0
 _AHEAD: Final = 2
+_KEPT: Final = "start it and run the same again: what is done is kept"
 
 
 class ClusterError(NsyskitError):
@@ -224,23 +226,25 @@ class Dask:
         return [(task, outcome)]
 
     def _outcome(self, future: Any, task: Task) -> Outcome:
-        try:
-            return Outcome.from_plain(future.result())
-        except self._distributed.KilledWorker:
-            said = "the workers that read it were killed, one after the other"
-            return failed(task, f"{task.name} was given up: {said}; use workers with more memory")
-        except Exception as error:  # noqa: BLE001 - of a worker, of any kind; the others go on
-            self._watch()
-            return failed(
-                task, f"{task.name} was given up: its worker said {type(error).__name__}: {error}; look there"
-            )
+        while True:
+            try:
+                return Outcome.from_plain(future.result(timeout=_LOOK_S))
+            except (TimeoutError, self._distributed.TimeoutError):
+                self._watch()  # it was done, and went with the worker that held it: another makes it again
+            except futures.CancelledError as error:
+                raise ClusterError("the Dask scheduler is gone", hint=_KEPT) from error
+            except self._distributed.KilledWorker:
+                said = "the workers that read it were killed, one after the other"
+                return failed(task, f"{task.name} was given up: {said}; use workers with more memory")
+            except Exception as error:  # noqa: BLE001 - of a worker, of any kind; the others go on
+                self._watch()
+                said = f"its worker said {type(error).__name__}: {error}"
+                return failed(task, f"{task.name} was given up: {said}; look there")
 
     def _watch(self) -> None:
         """Waits for workers to come back, but not for ever."""
         if self._client.status not in {"running", "connecting"}:
-            raise ClusterError(
-                "the Dask scheduler is gone", hint="start it and run the same again: what is done is kept"
-            )
+            raise ClusterError("the Dask scheduler is gone", hint=_KEPT)
         self.width()
         if self._threads:
             self._empty_since = None

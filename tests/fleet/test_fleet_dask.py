@@ -138,3 +138,14 @@ def test_no_scheduler_answers(tmp_path, traces, monkeypatch):
     options = Options(scheduler="dask", dask_address=f"tcp://127.0.0.1:{free_port()}")
     with pytest.raises(UsageError, match="no Dask scheduler answers"):
         run_fleet([str(traces)], tmp_path / "out", options=options)
+
+
+def test_a_scheduler_that_dies_ends_the_fleet_with_what_is_done(cluster, traces, tmp_path):
+    def kill(progress: Progress) -> None:
+        if progress.done == 1:
+            cluster.scheduler.kill()
+
+    options = Options(scheduler="dask", dask_address=cluster.address)
+    with pytest.raises(ClusterError, match="the Dask scheduler is gone"):
+        run_fleet([str(traces)], tmp_path / "out", options=options, tell=kill)
+    assert list((tmp_path / "out").glob("parts/??/*.json"))
