@@ -113,7 +113,7 @@ def _reason(bottleneck: str, ledger: DeviceLedger, groups: dict[str, int]) -> st
     name = ledger.use.name or f"GPU {ledger.use.device}"
     busy = f"{name} works {human_share(ledger.busy_share)} of the time"
     if bottleneck == "gpu-bound":
-        return f"{busy}; only faster kernels or fewer of them help."
+        return f"{busy}; faster kernels or fewer of them help most."
     if bottleneck == "copy-bound":
         return f"{busy}, {human_share(ledger.memcpy_ns / ledger.busy_ns)} of that only copying."
     (first, most), (second, next_most), *_ = groups.items()

@@ -30,7 +30,7 @@ HEADLINES: Final[dict[str, str]] = {
 """Bottleneck -> what it means, in one line."""
 
 ADVICE: Final[dict[str, str]] = {
-    "gpu-bound": "Faster or fewer kernels help; removing CPU work or synchronizing calls does not.",
+    "gpu-bound": "Faster or fewer kernels help most; removing CPU work or synchronizing calls helps little.",
     "copy-bound": "Move less data, or move it while kernels run.",
     "pipeline-bound": "Balance the split between the GPUs.",
     "launch-bound": "CUDA graphs, or fewer and larger kernels, help.",

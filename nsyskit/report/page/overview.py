@@ -28,6 +28,10 @@ _MAX_THREADS: Final = 2
 _MAX_BOUNDS: Final = 4
 _WORTH_SAYING: Final = 1.005
 _NEAR: Final = 0.03
+_TWO_VIEWS: Final = (
+    "The GPU's bar gives each idle instant to the first cause that holds, work that is handed over before what the CPU "
+    "did meanwhile; this one tells what the thread itself did."
+)
 _MAX_KERNELS: Final = 4
 _KERNEL_CHARACTERS: Final = 30
 
@@ -166,6 +170,7 @@ def _ledgers(report: Report) -> Html:
         shown_threads = threads.threads[:_MAX_THREADS]
         pieces.append(tag("h2", text("Where the driving threads' time went")))
         pieces += [thread_bar(thread) for thread in shown_threads]
+        pieces.append(tag("p", text(_TWO_VIEWS), class_="note"))
         pieces += _more(len(threads.threads) - len(shown_threads), "driver threads, under Host")
     return tag("div", *pieces) if pieces else NOTHING
 
@@ -211,7 +216,7 @@ def _first_experiment(report: Report) -> Html:
     if found is None or not found.items:
         return NOTHING
     first = found.items[0]
-    most = "" if first.max_speedup is None else f", at most {first.max_speedup:.2f}× in {first.phase}"
+    most = "" if first.max_speedup is None else f", at most {first.max_speedup:.2f}× in {first.phase} steps alone"
     said = tag("p", tag("code", text(first.change)), text(f"{most} ("), _link("advice", "why"), text(")"), class_="try")
     return tag("div", tag("h2", text("Worth trying first")), said)
 
@@ -236,6 +241,8 @@ def _kernels(report: Report) -> Html:
     ]
     if not items:
         return NOTHING
+    others = sum(share for _, share in shares[_MAX_KERNELS:])
+    items += [_track("all others", PART_COLORS["kernel"], others, human_share(others))] if others > 0 else []
     return tag("div", tag("h2", text("Kernel time is spent in")), tag("ul", *items, class_="bounds"))
 
 
