@@ -40,6 +40,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("NSYSKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(columns, "SMALLEST_BYTES", 1)
     monkeypatch.setattr(columns, "_SETTLED_NS", 0)
+    monkeypatch.setattr(columns, "_AT_SECOND_LOOK", False)
     return tmp_path / "cache"
 
 
@@ -136,6 +137,15 @@ class TestSecondLook:
         assert first["bad_rows"] == {"table": ["kernels"], "reason": ["backwards"], "rows": [1]}
         assert not files(cache, "kernels-*")
         assert everything(trace) == first
+
+
+class TestWhen:
+    def test_at_the_second_look(self, trace, cache, monkeypatch):
+        monkeypatch.setattr(columns, "_AT_SECOND_LOOK", True)
+        everything(trace)
+        assert not files(cache)
+        everything(trace)
+        assert files(cache, "kernels-*")
 
 
 class TestNeverStale:
@@ -398,6 +408,7 @@ def start(cache: Path, *arguments: object) -> subprocess.Popen[str]:
 class TestProcesses:
     def test_eight_at_once_with_a_cold_cache(self, large, tmp_path):
         cache = tmp_path / "cache"
+        start(cache, "info", large).communicate(timeout=60)  # the first look
         processes = [start(cache, "analyze", large, "--format", "json") for _ in range(8)]
         said = [process.communicate(timeout=300) for process in processes]
         assert [process.returncode for process in processes] == [0] * 8, said
@@ -417,6 +428,7 @@ class TestProcesses:
         takes = time.monotonic() - began
         for at in range(5):
             shutil.rmtree(cache)
+            start(cache, "info", large).communicate(timeout=60)
             process = start(cache, "analyze", large)
             time.sleep(takes * (0.5 + at / 10))
             process.send_signal(signal.SIGKILL)
@@ -436,6 +448,7 @@ class TestProcesses:
             plain = start(tmp_path / "other", "analyze", large, "--format", "json").communicate(timeout=60)
             os.environ["NSYSKIT_CACHE_BYTES"] = "100000000"
             try:
+                start(place, "info", large).communicate(timeout=60)
                 assert start(place, "analyze", large, "--format", "json").communicate(timeout=60) == plain
             finally:
                 del os.environ["NSYSKIT_CACHE_BYTES"]
