@@ -13,7 +13,7 @@ from nsyskit.analysis import sums
 from nsyskit.analysis.advice import advice
 from nsyskit.analysis.copies import copies
 from nsyskit.analysis.depth import depth
-from nsyskit.analysis.devices import DevicesResult, devices
+from nsyskit.analysis.devices import DevicesResult, devices, whole_pieces
 from nsyskit.analysis.gaps import gaps
 from nsyskit.analysis.host_functions import host_functions
 from nsyskit.analysis.hotspots import category_sum, family_sum, kernel_hotspots, quant_sum
@@ -28,6 +28,7 @@ from nsyskit.analysis.several_gpus import several_gpus
 from nsyskit.analysis.startup import startup
 from nsyskit.analysis.step_costs import StepsResult, steps
 from nsyskit.analysis.step_detail import step_detail
+from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.sync import SyncResult, sync
 from nsyskit.analysis.threads import threads
 from nsyskit.analysis.trust import TrustNote, errors_first, trust
@@ -97,6 +98,9 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 }
 """What ``--analysis`` offers -> the sections it shows."""
 
+_PLAIN: Final = frozenset({*(name for name in SECTIONS if name.endswith("_sum")), "osrt_by_thread"})
+"""Sections that look at neither steps nor ledgers."""
+
 OVERVIEW: Final = tuple(
     name
     for name in (*SECTIONS, "verdict", "advice")
@@ -162,7 +166,10 @@ def analyze(
     wanted -= {"roles"} if (load is None or load.model is None) and "roles" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        # they share what they derive from the trace, and hardly any of their time holds the interpreter's lock
+        # They share what they derive from the trace, and hardly any of their time holds the interpreter's lock. What most
+        # of them start from goes first, side by side, or the first to need it would keep the others waiting.
+        for derive in (find_steps, whole_pieces) if wanted - _PLAIN else ():
+            pool.submit(derive, trace)
         found = pool.map(lambda name: _or_none(runs[name], *_source(name, trace, window, shares)), runs)
         sections = dict(zip(runs, found, strict=True))
     told = [*trust(trace, window=window), *program_notes(sections.get("program"))]

@@ -83,6 +83,12 @@ def pieces_over(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataF
     return _busy_pieces(trace, use, whole if whole.holds(window) else window) | causes_over(trace, use, window)
 
 
+def whole_pieces(trace: Trace) -> None:
+    """Work out the pieces of every GPU over the whole trace, which later calls start from."""
+    for use in gpu_uses(trace):
+        pieces_over(trace, use, whole_window(trace))
+
+
 @once_per_trace
 def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
     ops = clip(ops_of(trace, use).select("start_ns", "end_ns", "kind"), window.start_ns, window.end_ns)
