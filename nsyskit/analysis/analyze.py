@@ -166,8 +166,8 @@ def analyze(
     wanted -= {"roles"} if (load is None or load.model is None) and "roles" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        # They share what they derive from the trace, and hardly any of their time holds the interpreter's lock. What most
-        # of them start from goes first, side by side, or the first to need it would keep the others waiting.
+        # They share what they derive from the trace, and hardly any of their time holds the interpreter's lock. What
+        # most of them start from goes first, side by side, or the first to need it would keep the others waiting.
         for derive in (find_steps, whole_pieces) if wanted - _PLAIN else ():
             pool.submit(derive, trace)
         found = pool.map(lambda name: _or_none(runs[name], *_source(name, trace, window, shares)), runs)
