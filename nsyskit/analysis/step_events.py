@@ -1,0 +1,97 @@
+"""What driver threads did, as far as it tells steps apart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
+from nsyskit.analysis.pairing import op_calls
+from nsyskit.intervals import count_upto
+from nsyskit.trace import Trace
+
+_BREAKS_GROUP: Final = "^(cuda|cu)(Malloc|Free|HostAlloc|Host|Memset|Module|Library|StreamCreate|Ctx|Init)"
+_AT: Final = (
+    pl.col("pid"), pl.col("tid"), pl.col("start_ns").alias("at"), pl.col("start_ns").alias("last"),
+    pl.col("end_ns").alias("done"),
+)  # fmt: skip
+
+
+def step_events(trace: Trace) -> pl.DataFrame:
+    """What a thread did, in the order of its calls: ``pid tid at kind device bytes done``.
+
+    Kinds: ``up`` HtoD copy, ``down`` DtoH copy, ``run`` launches (neighbours put together), ``break`` other calls that
+    no ubatch makes between its uploads. Rows of lost calls stand where their operation began.
+    """
+    copies = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()
+    ops = op_calls(trace).filter(pl.col("kind") == "memcpy")
+    ops = ops.with_columns(label=copies["label"][ops["row"]], bytes=copies["bytes"][ops["row"]])
+    at = pl.coalesce("call_start_ns", "start_ns")
+    kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
+    columns = ["pid", "tid", "at", "last", "done", "kind", "device", "bytes", "row"]
+    moved = ops.with_columns(
+        pl.col("row").cast(pl.Int64), at=at, last=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind
+    ).filter(pl.col("kind").is_not_null())
+    moved = moved.select(columns)
+    breaks = _happened(calls_named(trace, _BREAKS_GROUP).select(_AT), "break").select(columns)
+    orphans = _happened(_orphan_graphs(trace), "run").select(columns)
+    launches = _launches(trace)
+    others = pl.concat([moved, breaks, orphans])
+    runs = _happened(launches if others["tid"].null_count() else _runs(launches, others), "run").select(columns)
+    events = pl.concat([moved, runs, orphans, breaks])
+    events = _adopt_orphans(events).sort("pid", "tid", "at", maintain_order=True)
+    same = (pl.col("kind") == "run") & (pl.col("kind").shift(1) == "run")
+    same &= (pl.col("tid") == pl.col("tid").shift(1)) & (pl.col("pid") == pl.col("pid").shift(1))
+    block = (~same.fill_null(value=False)).cum_sum()
+    return events.group_by(block.alias("block"), maintain_order=True).agg(
+        pl.col("pid", "tid", "at", "kind", "device", "bytes", "row").first(),
+        pl.col("done", "last").max(),
+    )
+
+
+def of_thread(key: tuple[object, ...]) -> pl.Expr:
+    """The rows of one thread."""
+    return pl.all_horizontal(pl.col("pid") == pl.lit(key[0]), pl.col("tid") == pl.lit(key[1]))
+
+
+def _happened(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Rows with ``pid tid at last done`` as events that move nothing."""
+    return rows.select(
+        "pid", "tid", "at", "last", "done", kind=pl.lit(kind), device=pl.lit(-1, pl.Int32), bytes=pl.lit(0, pl.Int64),
+        row=pl.lit(-1, pl.Int64),
+    )  # fmt: skip
+
+
+def _launches(trace: Trace) -> pl.DataFrame:
+    """Launches of kernels and graphs that did not only record a graph: ``pid tid at last done`` by start."""
+    calls = launch_calls(trace)
+    kernels = calls.filter(~pl.col("captured")) if calls["captured"].any() else calls
+    graphs = calls_named(trace, GRAPH_LAUNCH)
+    rows = [frame.select(_AT) for frame in (kernels, graphs)]
+    return rows[0] if graphs.is_empty() else pl.concat(rows).sort("at", maintain_order=True)
+
+
+def _runs(launches: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """A thread's launches put together from one other event to the next: millions of rows fewer to sort."""
+    frames = [launches.clear()]
+    for pid, tid in launches.select("pid", "tid").unique().sort("pid", "tid").iter_rows():
+        here = of_thread((pid, tid))
+        own = launches.filter(here)
+        block = count_upto(others.filter(here)["at"].sort(), own["at"]).cast(pl.UInt32)
+        runs = own.group_by(block.alias("block"), maintain_order=True)
+        frames.append(runs.agg(pl.col("pid", "tid", "at").first(), pl.col("last", "done").max()).drop("block"))
+    return pl.concat(frames)
+
+
+def _orphan_graphs(trace: Trace) -> pl.DataFrame:
+    """Whole graphs whose launch call was lost: one may be all that a step ran."""
+    lost = op_calls(trace).filter((pl.col("kind") == "graph") & pl.col("call").is_null())
+    return lost.select("pid", "tid", at="start_ns", last="start_ns", done="start_ns")
+
+
+def _adopt_orphans(events: pl.DataFrame) -> pl.DataFrame:
+    """Give rows of lost calls to the thread of their process that made the call before."""
+    return events.sort("pid", "at", maintain_order=True).with_columns(
+        pl.col("tid").forward_fill().backward_fill().over("pid")
+    ).drop_nulls("tid")  # fmt: skip
