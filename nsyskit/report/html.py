@@ -28,7 +28,7 @@ from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotl
 from nsyskit.report.page.sections import Sections
 from nsyskit.report.page.tables import count, table, words
 from nsyskit.report.page.timelines import Drawn
-from nsyskit.report.text import MAY_LACK
+from nsyskit.report.text import absent
 from nsyskit.units import human_ns, printable
 
 Plotly = Literal["inline", "directory"]
@@ -250,9 +250,8 @@ def _provenance(report: Report, empty: Sequence[str]) -> Html:
     ]
     if window is not None:
         facts.append(("window", f"{window.kind}: {window.start_ns:,} ns to {window.end_ns:,} ns of the trace's clock"))
-    absent = sorted(name for name, result in report.sections.items() if result is None and name not in MAY_LACK)
-    if absent:
-        facts.append(("sections without a source", ", ".join(absent)))
+    if missing := absent(report):
+        facts.append(("sections without a source", ", ".join(missing)))
     if empty:
         facts.append(("nothing to show", " ".join(empty)))
     listed = [item for name, value in facts for item in (tag("dt", text(name)), tag("dd", text(printable(value))))]

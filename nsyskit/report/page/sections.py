@@ -37,7 +37,7 @@ from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.several_gpus import several_gpus_block
 from nsyskit.report.page.steps import slow_steps, step_detail
 from nsyskit.report.page.tables import Column, Row, count, ns, share, size, table, words
-from nsyskit.report.text import START_PARTS, TITLES, shortened
+from nsyskit.report.text import START_PARTS, TITLES, chain, shortened
 from nsyskit.report.words import SYNC_CLASSES, growth_sentences, limit_sentences, prompt_sentence, start_sentence
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
@@ -594,8 +594,7 @@ def _explained(device: DeviceHostFunctions) -> Html:
 
 
 def _chain(frames: list[str] | None, most: int = 4) -> str:
-    known = [shortened(frame) for frame in frames or [] if frame and not frame.startswith(("0x", "[Unknown"))]
-    return " ← ".join(known[:most]) or "–"
+    return chain(frames or [], most, otherwise="–")
 
 
 def _os_row(thread: OsThread) -> Row:
