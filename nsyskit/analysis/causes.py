@@ -106,7 +106,8 @@ def classified_os_calls(trace: Trace) -> pl.DataFrame:
 def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
     if threads.height == 1:  # as nearly always; a join of a million rows costs five times the comparison
         pid, tid = threads.row(0)
-        return rows.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
+        theirs = (rows["pid"] == pid) & (rows["tid"] == tid)
+        return rows if theirs.all(ignore_nulls=False) else rows.filter(theirs)
     return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
 
 

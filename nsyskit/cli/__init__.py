@@ -82,9 +82,9 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console script."""
     # Polars' allocator, read when polars is loaded. A process that ends soon gains nothing by handing pages back early,
-    # and what one thread has freed, small or large, is to serve the next: one arena for all. What lies idle for half a
-    # second, while a large trace is read, is in pieces too small for what comes.
-    allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:500,muzzy_decay_ms:0"
+    # and what one thread has freed, small or large, is to serve the next: one arena for all. What lies idle for five
+    # seconds, while a large trace is read, is in pieces too small for what comes.
+    allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:0"
     os.environ.setdefault("_RJEM_MALLOC_CONF", allocator)
     try:
         cli()
