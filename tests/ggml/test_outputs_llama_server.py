@@ -25,7 +25,7 @@ def test_one_by_one_divides_by_n_minus_one(output):
     ]
     prompts = [(one.label, one.n_divisor, one.tokens_per_s) for one in found if one.phase == "prefill"]
     assert prompts[0] == ("slot 0 task 0 pp22", 22, 6058.94)
-    assert found[0].extra == {"id_slot": 0, "id_task": 0, "total_ms": 5.19, "graphs_reused": 7}
+    assert found[0].extra == {"id_slot": 0, "id_task": 0, "total_ms": 5.19, "graphs_reused": 7, "n_context": 29}
 
 
 def test_three_slots_at_once(output):
@@ -76,7 +76,8 @@ def test_header_and_bare_lines_of_2024_divide_by_n():
     prompt, gen = parse_output(text)
     assert (prompt.label, prompt.n_divisor, prompt.ms) == ("slot 3 task 17 pp100", 100, 200.0)
     assert (gen.label, gen.n_gen, gen.n_divisor, gen.tokens_per_s) == ("slot 3 task 17 tg50", 50, 50, 50.0)
-    assert gen.extra == {"id_slot": 3, "id_task": 17, "total_ms": 1200.0, "draft_n": 20, "draft_n_accepted": 10}
+    drafted = {"draft_n": 20, "draft_n_accepted": 10}
+    assert gen.extra == {"id_slot": 3, "id_task": 17, "total_ms": 1200.0, "n_context": 149} | drafted
 
 
 def test_print_timings_of_early_2024_text_and_json():
