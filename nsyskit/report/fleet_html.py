@@ -15,7 +15,8 @@ from nsyskit.report.fleet_text import bottlenecks
 from nsyskit.report.fleet_words import HEADLINES, headline, metric_text, outlier_sentence, part_share, part_text
 from nsyskit.report.html import Plotly, page
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
-from nsyskit.report.page.sections import NAME_CHARACTERS, Sections
+from nsyskit.report.page.names import NAME_CHARACTERS
+from nsyskit.report.page.sections import Sections
 from nsyskit.report.page.tables import MAX_ROWS, Column, Row, count, ns, share, table, words
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.words import HEADLINES as BOTTLENECKS

@@ -21,11 +21,11 @@ from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.timeline import EventsResult, Timelines
-from nsyskit.report.page import served  # noqa: F401 - it registers its sections
+from nsyskit.report.page import chapters as _chapters  # noqa: F401 - they register their results
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.overview import overview
 from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotly_js
-from nsyskit.report.page.sections import Sections
+from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import count, table, words
 from nsyskit.report.page.timelines import Drawn
 from nsyskit.report.text import absent
@@ -230,7 +230,7 @@ def _section(anchor: str, title: str, body: Html) -> Html:
 
 
 def _chapter(chapter: Chapter, report: Report, made: Sections) -> Html:
-    shown = [made.block(result, name) for name in chapter.names if (result := report.sections.get(name)) is not None]
+    shown = [block(result, made, name) for name in chapter.names if (result := report.sections.get(name)) is not None]
     if not any(shown):
         return NOTHING
     return join([tag("p", text(chapter.lead), class_="lead"), *shown])

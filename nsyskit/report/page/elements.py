@@ -31,6 +31,11 @@ def join(parts: Iterable[Html], separator: str = "") -> Html:
     return Html(separator.join(parts))
 
 
+def note(line: str) -> Html:
+    """A paragraph that stands back."""
+    return tag("p", text(line), class_="note")
+
+
 def _attribute(key: str, value: str | int | None) -> str:
     name = key.rstrip("_").replace("_", "-")
     return f" {name}" if value is True else f' {name}="{escape(printable(str(value)))}"'

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
+from nsyskit.report.page.elements import NOTHING, Html, join, note, tag, text
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
 Row = Mapping[str, Any]
@@ -47,6 +47,11 @@ def size(head: str, key: str) -> Column:
 
 def share(head: str, key: str, hint: str | None = None) -> Column:
     return Column(head, lambda row: row[key], human_share, bar=True, hint=hint)
+
+
+def decimal(head: str, key: str, form: str, hint: str | None = None) -> Column:
+    """A figure without a unit of its own, in the given format."""
+    return Column(head, lambda row: row[key], lambda value: format(value, form), hint=hint)
 
 
 def words(
@@ -117,4 +122,4 @@ def _tools(caption: str, listed: int) -> Html:
 
 def _cut(total: int, more: str) -> Html:
     hidden = total - MAX_ROWS
-    return tag("p", text(f"… and {hidden:,} more rows{more}"), class_="note") if hidden > 0 else NOTHING
+    return note(f"… and {hidden:,} more rows{more}") if hidden > 0 else NOTHING

@@ -1,4 +1,4 @@
-"""Single steps: the slowest ones against the median of their like, and the one that was asked for from the inside."""
+"""Phases and steps: what a token cost, the slowest steps against their like, one step from the inside."""
 
 from __future__ import annotations
 
@@ -9,18 +9,70 @@ import polars as pl
 
 from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
-from nsyskit.report.page.elements import Html, join, tag, text
-from nsyskit.report.page.tables import Column, Row, count, ns, size, table, words
+from nsyskit.report.figures import figure
+from nsyskit.report.page.bars import phase_bar
+from nsyskit.report.page.elements import Html, join, note, tag, text
+from nsyskit.report.page.sections import Sections, block
+from nsyskit.report.page.tables import Column, Row, count, decimal, ns, size, table, words
 from nsyskit.report.text import shortened
-from nsyskit.report.words import PARTS
+from nsyskit.report.words import PARTS, prompt_sentence
 from nsyskit.units import human_bytes, human_count, human_ns
 
 _COUNT_WORDS: Final = {"graph_launches": "graph launches", "captures": "graph captures", "bytes": "bytes copied"}
 
 
-def slow_steps(result: StepsResult) -> Html:
+@block.register
+def _steps(result: StepsResult, made: Sections, name: str) -> Html:
+    torn = f"; {result.torn} torn at the edges of the trace are left out" if result.torn else ""
+    told = [tag("p", text(f"{human_count(result.steps.height)} steps begin in the window{torn}."))]
+    if result.prompts is not None:
+        told.append(tag("p", text(f"{prompt_sentence(result.prompts)}.")))
+    bars = [phase_bar(cost) for cost in result.by_phase.values() if sum(cost.ledger.values())]
+    if bars:
+        bars.insert(0, tag("h3", text("Where the time of a token goes")))
+    plot = made.drawn(name, figure(result), "Milliseconds per token of every step, over time")
+    hint = note("Click a step to see it in the timeline of the whole window; the slowest ones open below.")
+    return join([*told, _phases(result), *bars, plot, hint, _slowest(result), _slow_steps(result)])
+
+
+def _phases(result: StepsResult) -> Html:
+    rows = [
+        {"phase": cost.phase, "count": cost.count, "tokens": cost.tokens, "rate": cost.tokens_per_s}
+        | dict(cost.ms_per_token)
+        | dict(cost.counts)
+        for cost in result.by_phase.values()
+    ]
+    columns = [
+        words("phase", lambda row: row["phase"]),
+        count("steps", "count"),
+        count("tokens", "tokens"),
+        decimal("tokens/s", "rate", ",.1f"),
+    ]
+    columns += [decimal(f"ms/token {name}", name, ".3f") for name in ("p50", "p95", "p99", "max")]
+    columns += [decimal(f"{name}/token", name, ".2f") for name in ("kernels", "launches", "syncs")]
+    return table("Phases", rows, columns)
+
+
+def _slowest(result: StepsResult) -> Html:
+    origin = result.window.start_ns
+    return table(
+        "Slowest steps, against the median of their like",
+        result.slowest,
+        [
+            count("step", "index"),
+            words("phase", lambda row: row["phase"]),
+            ns("took", "period_ns"),
+            Column("times the median", lambda row: row["times"], lambda value: f"{value:.2f}×"),
+            Column("at", lambda row: row["begin_ns"] - origin, human_ns, hint="from the window's start"),
+            words("what was different", lambda row: row["cause"]),
+        ],
+    )
+
+
+def _slow_steps(result: StepsResult) -> Html:
     """A fold a slow step; a click on the step in the figure opens it."""
-    steps = {row["index"]: row for row in result.steps.iter_rows(named=True) if row["index"] in _shown(result)}
+    slow = set(result.slowest["index"])
+    steps = {row["index"]: row for row in result.steps.iter_rows(named=True) if row["index"] in slow}
     folds = [
         _fold(steps[row["index"]], row, result.steps)
         for row in result.slowest.iter_rows(named=True)
@@ -29,16 +81,12 @@ def slow_steps(result: StepsResult) -> Html:
     return join(folds)
 
 
-def _shown(result: StepsResult) -> set[int]:
-    return set(result.slowest["index"])
-
-
 def _fold(step: Mapping[str, Any], slow: Mapping[str, Any], steps: pl.DataFrame) -> Html:
     like, what = _like(step, steps)
     cause = f": {slow['cause']}" if slow["cause"] else ""
     summary = f"Step {step['index']}, {step['phase']}, {step['n_tokens']:,} tokens, {slow['times']:.2f}×{cause}"
     if like.is_empty():
-        body = tag("p", text("No other step of its phase to hold it against."), class_="note")
+        body = note("No other step of its phase to hold it against.")
     else:
         body = join([_ledger(step, like, f"Step {step['index']} against the median of {what}"), _counts(step, like)])
     return tag("details", tag("summary", text(summary)), body, id=f"step-{step['index']}", class_="step")
@@ -93,7 +141,8 @@ def _signed_ns(value: float) -> str:
     return f"{'+' if value >= 0 else '−'}{human_ns(abs(value))}"
 
 
-def step_detail(result: StepDetail) -> Html:
+@block.register
+def _step(result: StepDetail, _made: Sections, _name: str) -> Html:
     """The step that was asked for: where its time went, its kernels, calls and copies."""
     row = result.row
     like = "" if result.times is None else f", {result.times:.2f}× the median of its like"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from nsyskit.analysis.gpu_memory import GpuMemoryResult
 from nsyskit.analysis.served import GpuSamplesResult, ServedResult, Spread
 from nsyskit.report.figures import figure
-from nsyskit.report.page.elements import Html, join, tag, text
-from nsyskit.report.page.sections import Sections
+from nsyskit.report.page.elements import Html, join, note, tag, text
+from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, count, ns, share, size, table, words
 from nsyskit.units import human_bytes, human_count, human_ns, human_share
 
@@ -31,7 +30,8 @@ PART_WORDS: Final = {
 }
 
 
-def _served(made: Sections, result: ServedResult, name: str) -> Html:
+@block.register
+def _served(result: ServedResult, made: Sections, name: str) -> Html:
     failed = f", {human_count(result.failed)} failed" if result.failed else ""
     rate = "" if result.tokens_per_s is None else f": {result.tokens_per_s:,.1f} tokens/s in all"
     told = (
@@ -94,7 +94,8 @@ def _slowest(result: ServedResult) -> Html:
     )
 
 
-def _gpu_samples(made: Sections, result: GpuSamplesResult, name: str) -> Html:
+@block.register
+def _gpu_samples(result: GpuSamplesResult, made: Sections, name: str) -> Html:
     told = "By NVML, of the whole GPU with every process on it; times count from the first sample."
     columns = [
         words("GPU", lambda row: f"{row['gpu']} {row['name'] or ''}".strip()),
@@ -108,29 +109,4 @@ def _gpu_samples(made: Sections, result: GpuSamplesResult, name: str) -> Html:
         count("samples", "samples"),
     ]  # fmt: skip
     plot = made.drawn(name, figure(result), "The GPUs' counters over time")
-    return join([tag("p", text(told), class_="note"), table("GPUs during the capture", result.peaks, columns), plot])
-
-
-def _gpu_memory(made: Sections, result: GpuMemoryResult, name: str) -> Html:
-    rows = [
-        {"label": one.label, "peak": one.peak_bytes, "end": one.end_bytes, "total": one.total_bytes,
-         "before": one.before_bytes or None, "count": one.allocations}
-        for one in result.devices
-    ]  # fmt: skip
-    columns = [
-        words("GPU", lambda row: row["label"]),
-        Column("most held", lambda row: row["peak"], human_bytes),
-        Column("at the end", lambda row: row["end"], human_bytes),
-        Column("of", lambda row: row["total"], human_bytes),
-        Column("held before the trace", lambda row: row["before"], human_bytes, hint="at least: released in it"),
-        count("allocations", "count"),
-    ]
-    told = "By the driver's allocations in the trace, of the traced processes only."
-    plot = made.drawn(name, figure(result), "GPU memory held over time")
-    return join([tag("p", text(told), class_="note"), table("GPU memory", rows, columns), plot])
-
-
-# seen through its class, a singledispatchmethod is a plain callable to the type checker
-Sections.block.register(ServedResult, _served)  # type: ignore[attr-defined]
-Sections.block.register(GpuSamplesResult, _gpu_samples)  # type: ignore[attr-defined]
-Sections.block.register(GpuMemoryResult, _gpu_memory)  # type: ignore[attr-defined]
+    return join([note(told), table("GPUs during the capture", result.peaks, columns), plot])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import plotly.graph_objects as go
-
 from nsyskit.analysis.several_gpus import SeveralGpusResult
 from nsyskit.report.figures import figure
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
-from nsyskit.report.page.tables import Column, count, ns, share, size, table, words
+from nsyskit.report.page.sections import Sections, block
+from nsyskit.report.page.tables import count, decimal, ns, share, size, table, words
 from nsyskit.report.several_gpus import busy_sentence, copy_rows, phase_sentences, wait_rows
 
 
-def several_gpus_block(result: SeveralGpusResult, drawn: Callable[[str, go.Figure, str], Html], name: str) -> Html:
-    """The whole chapter; ``drawn`` reserves the place of a figure."""
+@block.register
+def _several_gpus(result: SeveralGpusResult, made: Sections, name: str) -> Html:
     told = [tag("p", text(f"{line}.")) for line in (busy_sentence(result), *phase_sentences(result))]
-    plot = drawn(name, figure(result), "The window by which GPUs were at work")
+    plot = made.drawn(name, figure(result), "The window by which GPUs were at work")
     waits, copied = wait_rows(result), copy_rows(result)
     over = "Of that, with work of the idle GPU handed over already: a pipeline bubble"
     pairs = table(
@@ -37,7 +34,7 @@ def several_gpus_block(result: SeveralGpusResult, drawn: Callable[[str, go.Figur
             count("count", "count"),
             size("bytes", "bytes"),
             ns("time", "total_ns"),
-            Column("GB/s", lambda row: row["gb_per_s"], lambda value: f"{value:.2f}"),
+            decimal("GB/s", "gb_per_s", ".2f"),
         ],
     )
     return join([*told, plot, pairs if waits else NOTHING, between if copied else NOTHING])
