@@ -64,7 +64,7 @@ def test_a_closed_loop(server):
         assert len(request.token_ns) == 3
         assert request.send_ns < request.first_byte_ns <= request.first_token_ns < request.end_ns
         assert request.ttft_ns > 2_000_000  # a token takes 2 ms
-        assert all(gap > 1_000_000 for gap in request.itl_ns)
+        assert request.end_ns - request.send_ns > 6_000_000  # whoever reads late sees two at once
         assert request.prompt_n == 8  # the tokenizer makes one token of a character
     summary = load_summary(load.requests, (), None)
     assert (summary["requests"], summary["failed"], summary["predicted_n"]) == (5, 0, 15)
