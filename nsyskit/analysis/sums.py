@@ -153,7 +153,8 @@ def _pairs(trace: Trace, window: Window | None) -> pl.DataFrame:
     kernels = trace.kernels.select(
         "pid", "device", "correlation_id", kernel_id="name_id", kernel_start="start_ns", kernel_end="end_ns"
     )
-    return calls.join(kernels, on=["pid", "correlation_id"], how="inner").collect()
+    # in order, or the last digits of a spread would depend on which thread was first
+    return calls.join(kernels, on=["pid", "correlation_id"], how="inner", maintain_order="left_right").collect()
 
 
 def _one_call_an_id(trace: Trace) -> bool:

@@ -78,8 +78,9 @@ class _Table:
             if self._frame is None:
                 core = [name for name in TABLES[self._name] if name not in WIDE.get(self._name, ())]
                 # the reader's batches would slow down every query that follows
-                self._frame = self._sorted(self._possible(_timed(self._name, self._read(core)))).rechunk()
-                _check_sums(self._name, self._frame)
+                frame = self._sorted(self._possible(_timed(self._name, self._read(core)))).rechunk()
+                _check_sums(self._name, frame)
+                self._frame = frame
             missing = [name for name in columns if name not in self._frame.columns]
             if missing:
                 wide = self._read(missing)
