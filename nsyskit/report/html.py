@@ -91,7 +91,7 @@ CHAPTERS: Final = (
         ("requests",),
     ),
     Chapter(
-        "gpus",
+        "gpu-memory",
         "GPU memory and clocks",
         "What was allocated; the GPUs' own counters.",
         ("gpu_memory", "gpu_samples"),

@@ -246,6 +246,7 @@ def test_words_for_everything():
     assert HEADLINES.keys() == ADVICE.keys()
     assert PARTS.keys() == PART_COLORS.keys()
     assert len({name for chapter in CHAPTERS for name in chapter.names}) == sum(len(one.names) for one in CHAPTERS)
+    assert len({chapter.anchor for chapter in CHAPTERS}) == len(CHAPTERS)
 
 
 class TestCommands:

@@ -229,3 +229,10 @@ def test_nothing_of_the_documents_order_depends_on_chance(tmp_path):
 def test_every_section_is_known_to_the_schema():
     names = {"mem_hist" if name == "copies" else name for name in SECTIONS} - {"gaps", "host_functions"}
     assert names <= set(json_schema()["properties"])
+
+
+@pytest.mark.parametrize("name", ["damaged", "cpu-experts"])
+def test_the_same_bytes_every_time(name):
+    """Whichever thread is first: sums of fractions must not depend on it."""
+    path = Path(__file__).parents[2] / "traces" / name / "trace.sqlite"
+    assert len({render_json(analyze(open_trace(path))) for _ in range(4)}) == 1
