@@ -78,5 +78,5 @@ def _by(trace: Trace, column: str, window: Window | None, rules: KernelRules | N
     total = kernels["total_ns"].sum()
     rows = kernels.group_by(pl.col(column).fill_null("none")).agg(pl.col("total_ns", "count").sum())
     share = pl.col("total_ns") / total if total else pl.lit(0.0)
-    rows = rows.select(column, "total_ns", share.alias("share"), "count")
-    return HotspotResult(column, rows.sort(["total_ns", column], descending=[True, False]), window)
+    rows = rows.sort(["total_ns", column], descending=[True, False])
+    return HotspotResult(column, rows.select(column, "total_ns", share.alias("share"), "count"), window)

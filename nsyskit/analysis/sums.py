@@ -209,8 +209,6 @@ def _statistics(value: pl.Expr, *, prefix: str = "", suffix: str = "_ns") -> lis
 def _finished(rows: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.DataFrame:
     total = rows["total_ns"].sum()
     share = pl.col("total_ns") / total if total else pl.lit(0.0)
-    return (
-        rows.with_columns(time_share=share)
-        .select(*DURATION_COLUMNS, *keep)
-        .sort(["total_ns", "name", *keep], descending=[True, *[False] * (1 + len(keep))])
-    )
+    # sorted first: the last digit of a quotient may depend on its row
+    ordered = rows.sort(["total_ns", "name", *keep], descending=[True, *[False] * (1 + len(keep))])
+    return ordered.with_columns(time_share=share).select(*DURATION_COLUMNS, *keep)

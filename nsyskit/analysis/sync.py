@@ -114,9 +114,8 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
     sums = named.group_by("name", "class").agg(pl.col("calls", "total_ns").sum())
     total = sums["total_ns"].sum()
     share = pl.col("total_ns") / total if total else pl.lit(None, pl.Float64)
-    return sums.select("name", "calls", "total_ns", share.alias("share_of_api"), "class").sort(
-        ["total_ns", "name", "class"], descending=[True, False, False]
-    )
+    ordered = sums.sort(["total_ns", "name", "class"], descending=[True, False, False])
+    return ordered.select("name", "calls", "total_ns", share.alias("share_of_api"), "class")
 
 
 def _waits(trace: Trace, window: Window) -> tuple[int, int]:
