@@ -7,7 +7,7 @@ last prompt is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -67,7 +67,7 @@ def positions(trace: Trace, texts: tuple[str, ...] = ()) -> Positions:
     """
     steps = find_steps(trace).steps
     decode = steps.filter(pl.col("phase") == "decode")
-    rules: dict[Basis, Iterator[tuple[int, tuple[int, ...]]]] = {
+    rules: dict[Basis, Iterable[tuple[int, tuple[int, ...]]]] = {
         "program": _by_program(trace, texts),
         "prompt": _by_prompt(trace, steps),
     }
@@ -84,13 +84,18 @@ def generating(trace: Trace, texts: tuple[str, ...] = ()) -> dict[int, int]:
     return {index: len(depths) for index, depths in _by_program(trace, texts) if depths}
 
 
-def _frame(found: Iterator[tuple[int, tuple[int, ...]]]) -> pl.DataFrame:
+def _frame(found: Iterable[tuple[int, tuple[int, ...]]]) -> pl.DataFrame:
     rows = [(index, sum(depths) / len(depths), sum(depths)) for index, depths in found if depths]
     return pl.DataFrame(rows, schema=_COLUMNS, orient="row").sort("index")
 
 
-def _by_program(trace: Trace, texts: Sequence[str]) -> Iterator[tuple[int, tuple[int, ...]]]:
+@once_per_trace
+def _by_program(trace: Trace, texts: tuple[str, ...]) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """Depths of a step's sequences, where the program's output tells which test or request it belongs to."""
+    return tuple(_told(trace, texts))
+
+
+def _told(trace: Trace, texts: tuple[str, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
     for pid, text in [(None, text) for text in texts] or kept_output(trace):
         numbers = parse_output(text)
         steps = steps_of(trace, pid)
