@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import ROW, blocking_copies, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, ROW, blocking_copies, op_calls
 from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
@@ -104,7 +104,7 @@ def copy_purposes(trace: Trace) -> pl.DataFrame:
     inputs; ``logits``: DtoH after a step's last launch, a multiple of 4 bytes times the vocabulary; ``split``: between
     GPUs; ``weights_streamed``: uploads of a MB and more within a step that are no inputs.
     """
-    ops = op_calls(trace).select("kind", "row", op_steps(trace), at=pl.coalesce("call_start_ns", "start_ns"))
+    ops = op_calls(trace).select("kind", "row", op_steps(trace), at=HANDED_OVER)
     copies = ops.filter(pl.col("kind") == "memcpy").drop("kind")
     facts = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()[copies["row"]]
     found = find_steps(trace)

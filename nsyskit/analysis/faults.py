@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, api_names, gpu_ops, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, api_names, gpu_ops, op_calls
 from nsyskit.analysis.steps import find_steps
 from nsyskit.intervals import assign
 from nsyskit.trace import Trace
@@ -140,7 +140,7 @@ def lost_calls(trace: Trace) -> LostCalls:
     unified = trace.memcpys.select(pl.col("label").cast(pl.String).str.starts_with("unified")).collect()["label"]
     ops = (
         op_calls(trace)
-        .select("kind", "row", "pid", "start_ns", "correlation_id", "call", at=pl.coalesce("call_start_ns", "start_ns"))
+        .select("kind", "row", "pid", "start_ns", "correlation_id", "call", at=HANDED_OVER)
         .filter((pl.col("kind") != "memcpy") | ~pl.col("row").is_in(unified.arg_true().implode()))
     )  # migrations of managed memory have no call
     within = pl.repeat(value=False, n=ops.height, eager=True)

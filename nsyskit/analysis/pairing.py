@@ -21,6 +21,8 @@ Kind = pl.Enum(list(OP_KINDS))
 CallClass = pl.Enum(["sync", "submit", "cuda"])
 ROW: Final = pl.UInt32
 """Type of row numbers: what Polars itself counts and gathers with."""
+HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
+"""When an operation of ``op_calls`` was handed over; of an orphan the file says only when it ran."""
 _DENSE: Final = 8
 _OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id")
 

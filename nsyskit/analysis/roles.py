@@ -16,7 +16,7 @@ import polars as pl
 
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.limits import ModelLoad
-from nsyskit.analysis.pairing import op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, op_calls
 from nsyskit.analysis.step_costs import busiest
 from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import steady_window, window_all
@@ -140,10 +140,9 @@ def _kernels(trace: Trace, steps: pl.DataFrame) -> pl.DataFrame:
 
     Columns: ``step dur name_id family category quant grid_x``.
     """
-    at = pl.coalesce("call_start_ns", "start_ns")
     own = (
         op_calls(trace)
-        .select("kind", "row", "start_ns", "end_ns", at=at)
+        .select("kind", "row", "start_ns", "end_ns", at=HANDED_OVER)
         .with_columns(op_steps(trace).cast(pl.Int64).alias("step"))
         .filter((pl.col("kind") == "kernel") & pl.col("step").is_in(steps["index"].implode()))
     )

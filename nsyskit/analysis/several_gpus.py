@@ -16,8 +16,9 @@ import polars as pl
 from nsyskit.analysis.causes import idle_by_cause
 from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.devices import device_pieces
-from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses, ops_of
-from nsyskit.analysis.steps import find_steps, step_at
+from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses
+from nsyskit.analysis.pairing import op_calls
+from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.intervals import complement, cover_sets, intersect, length, union
@@ -171,12 +172,11 @@ def _steps(trace: Trace, uses: tuple[GpuUse, ...], window: Window) -> pl.DataFra
     grid = chosen.select("index", "phase").join(
         pl.DataFrame({"place": range(len(uses))}, schema={"place": pl.Int64}), how="cross", maintain_order="left"
     )
+    columns = ["start_ns", "end_ns", "kind", "pid", "device"]
+    inside = op_calls(trace).select(*columns, op_steps(trace).cast(pl.Int64).alias("index")).drop_nulls("index")
     frames = []
     for place, use in enumerate(uses):
-        ops = ops_of(trace, use)
-        handed = ops.with_columns(start_ns=pl.coalesce("call_start_ns", "start_ns"))
-        ops = ops.select("start_ns", "end_ns", "kind").with_columns(step_at(trace, handed).alias("index"))
-        ops = ops.filter(pl.col("index").is_not_null())
+        ops = inside.filter(use.matches())
         covered = {
             "busy_ns": ops,
             "kernel_ns": ops.filter(pl.col("kind") == "kernel"),

@@ -11,7 +11,7 @@ import polars as pl
 
 from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.names import strings_of
-from nsyskit.analysis.pairing import api_calls, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, op_calls
 from nsyskit.analysis.program import kept_texts
 from nsyskit.analysis.steps import find_steps
 from nsyskit.errors import MissingTableError
@@ -135,7 +135,7 @@ def _edges(trace: Trace, pid: int) -> list[tuple[str, int, int]]:
     os_rows = trace.os_calls.filter(pl.col("pid") == pid).select(pl.col("start_ns").min()).collect().item()
     first_call = int(calls["start_ns"].min())  # type: ignore[arg-type]
     begins = [moment for moment in (_started(trace, pid), os_rows, first_call) if moment is not None]
-    uploads = weights.select(pl.coalesce("call_start_ns", "start_ns").min(), pl.col("end_ns").max()).row(0)
+    uploads = weights.select(HANDED_OVER.min(), pl.col("end_ns").max()).row(0)
     warm, first, answered = _first_steps(find_steps(trace).steps.filter(pl.col("pid") == pid))
     marks = [min(begins), first_call, *uploads, *warm, first, answered]
     marks = [max(marks[: at + 1]) for at in range(len(marks))]  # what overlaps belongs to the earlier part

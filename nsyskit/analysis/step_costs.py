@@ -15,7 +15,7 @@ from nsyskit.analysis.gpus import GpuUse, gpu_uses
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, call_classes, op_calls
 from nsyskit.analysis.prompt_cost import PromptCost, prompt_cost
 from nsyskit.analysis.steps import find_steps, inside_steps, op_steps, step_at
 from nsyskit.analysis.windows import steady_window, window_all
@@ -31,7 +31,6 @@ _ALLOCATES: Final = "^(cuda|cu)(Malloc|Free|MemAlloc|MemFree|MemCreate)"
 _LOADS: Final = "^(cuda|cu)(Module(Load|Get)|LibraryLoad)"
 _SLOWEST: Final = 5
 _SLOWEST_BY_PROMPT: Final = 2
-_HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 _CLOCK_DROP: Final = 1.10
 
 
@@ -131,7 +130,7 @@ def busiest(trace: Trace) -> GpuUse:
 
 def _offload(trace: Trace, use: GpuUse, window: Window, inside: pl.DataFrame) -> int:
     """Idle time for the host between a step's first and last operation on one GPU."""
-    ops = op_calls(trace).select("start_ns", "end_ns", "pid", "device", at=_HANDED_OVER).with_columns(op_steps(trace))
+    ops = op_calls(trace).select("start_ns", "end_ns", "pid", "device", at=HANDED_OVER).with_columns(op_steps(trace))
     forward_ends = find_steps(trace).steps["forward_end_ns"]
     spans = (
         ops.filter((pl.col("at") < pl.lit(forward_ends).gather("step")) & use.matches())
@@ -229,15 +228,20 @@ def _quantile(values: pl.Series, share: float) -> float | None:
 
 
 @once_per_trace
-def kernel_steps(trace: Trace) -> pl.DataFrame:
-    """Kernel time by step and kind of kernel: ``index category quant total_ns``."""
+def kernels_by_step(trace: Trace) -> pl.DataFrame:
+    """Kernels by step and name: ``index name_id dur count``."""
     ops = op_calls(trace).select("kind", "row", index=op_steps(trace), dur=pl.col("end_ns") - pl.col("start_ns"))
     ids = trace.kernels.select("name_id").collect()["name_id"]
     rows = ops.filter((pl.col("kind") == "kernel") & pl.col("index").is_not_null())
     rows = rows.select(pl.col("index").cast(pl.Int64), pl.lit(ids).gather("row").alias("name_id"), "dur")
-    summed = rows.group_by("index", "name_id").agg(pl.col("dur").sum())
+    return rows.group_by("index", "name_id").agg(pl.col("dur").sum(), count=pl.len().cast(pl.Int64))
+
+
+@once_per_trace
+def kernel_steps(trace: Trace) -> pl.DataFrame:
+    """Kernel time by step and kind of kernel: ``index category quant total_ns``."""
     facts = kernel_facts(trace).select("name_id", "category", "quant")
-    named = summed.join(facts, on="name_id", how="left")
+    named = kernels_by_step(trace).join(facts, on="name_id", how="left")
     return named.group_by("index", "category", "quant").agg(total_ns=pl.col("dur").sum())
 
 

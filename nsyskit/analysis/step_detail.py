@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
@@ -12,11 +12,9 @@ from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.names import named, printed_api_name
 from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
 from nsyskit.analysis.step_costs import LEDGER_PARTS, kernel_steps, step_rows
-from nsyskit.analysis.steps import find_steps, step_at
+from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.errors import MissingTableError, UsageError
 from nsyskit.trace import Trace, Window
-
-_HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,8 @@ def _times(rows: pl.DataFrame, row: Mapping[str, Any]) -> float | None:
 
 
 def _ops(trace: Trace, kind: str, index: int) -> pl.DataFrame:
-    ops = op_calls(trace).filter(pl.col("kind") == kind)
-    at = step_at(trace, ops.with_columns(start_ns=_HANDED_OVER))
-    return ops.filter((at == index).fill_null(value=False)).with_columns(dur=pl.col("end_ns") - pl.col("start_ns"))
+    own = (pl.col("kind") == kind) & (op_steps(trace) == index).fill_null(value=False)
+    return op_calls(trace).filter(own).with_columns(dur=pl.col("end_ns") - pl.col("start_ns"))
 
 
 def _kernels(trace: Trace, index: int) -> pl.DataFrame:

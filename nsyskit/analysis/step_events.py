@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
-from nsyskit.analysis.pairing import op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, op_calls
 from nsyskit.intervals import count_upto
 from nsyskit.trace import Trace
 
@@ -27,11 +27,14 @@ def step_events(trace: Trace) -> pl.DataFrame:
     copies = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()
     ops = op_calls(trace).filter(pl.col("kind") == "memcpy")
     ops = ops.with_columns(label=copies["label"][ops["row"]], bytes=copies["bytes"][ops["row"]])
-    at = pl.coalesce("call_start_ns", "start_ns")
     kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
     columns = ["pid", "tid", "at", "last", "done", "kind", "device", "bytes", "row"]
     moved = ops.with_columns(
-        pl.col("row").cast(pl.Int64), at=at, last=at, done=pl.coalesce("call_end_ns", "start_ns"), kind=kind
+        pl.col("row").cast(pl.Int64),
+        at=HANDED_OVER,
+        last=HANDED_OVER,
+        done=pl.coalesce("call_end_ns", "start_ns"),
+        kind=kind,
     ).filter(pl.col("kind").is_not_null())
     moved = moved.select(columns)
     breaks = _happened(calls_named(trace, _BREAKS_GROUP).select(_AT), "break").select(columns)

@@ -23,7 +23,7 @@ from nsyskit.analysis.forward_passes import ForwardPass, forward_passes, n_outpu
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import calls_named, captures
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, call_classes, op_calls
 from nsyskit.analysis.step_events import of_thread, step_events
 from nsyskit.analysis.step_phases import TimedPass, confidence_of, families_of, never_mixes, phases_of
 from nsyskit.intervals import assign, covered_ns, union
@@ -115,7 +115,7 @@ def step_at(trace: Trace, rows: pl.DataFrame) -> pl.Series:
 @once_per_trace
 def op_steps(trace: Trace) -> pl.Series:
     """The index of the step that handed over each row of ``op_calls``, null outside of steps."""
-    ops = op_calls(trace).select("pid", "tid", start_ns=pl.coalesce("call_start_ns", "start_ns"))
+    ops = op_calls(trace).select("pid", "tid", start_ns=HANDED_OVER)
     return step_at(trace, ops).cast(pl.Int32)
 
 

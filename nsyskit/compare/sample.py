@@ -14,8 +14,7 @@ from nsyskit.analysis.launch import GRAPH_CALLS
 from nsyskit.analysis.launches import calls_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.analysis.pairing import op_calls
-from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, PHASES, steps
+from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, PHASES, kernels_by_step, steps
 from nsyskit.analysis.steps import step_at
 from nsyskit.analysis.trust import trust
 from nsyskit.compare.setup import trace_setup
@@ -25,7 +24,6 @@ from nsyskit.units import printable
 
 STEP_TIME: Final = "ms_per_token"
 GRAPH_COUNTS: Final = ("instantiations", "updates", "destroys")
-_HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 _NAME_CHARACTERS: Final = 120
 
 
@@ -158,19 +156,11 @@ def _wide(found: pl.DataFrame, rows: pl.DataFrame, column: pl.Expr, value: str) 
 @once_per_trace
 def _step_kernels(trace: Trace) -> pl.DataFrame:
     """Kernels by step and name: ``index name category quant dur count``."""
-    kernels = op_calls(trace).filter(pl.col("kind") == "kernel")
-    ids = trace.kernels.select("name_id").collect()["name_id"]
-    rows = pl.DataFrame({
-        "index": step_at(trace, kernels.with_columns(start_ns=_HANDED_OVER)),
-        "name_id": ids[kernels["row"]],
-        "dur": kernels["end_ns"] - kernels["start_ns"],
-    }).drop_nulls("index")  # fmt: skip
-    summed = rows.group_by("index", "name_id").agg(pl.col("dur").sum(), count=pl.len().cast(pl.Int64))
     facts = kernel_facts(trace).select("name_id", "category", "quant")
     names = strings_of(trace, facts["name_id"]).select(
         name_id="string_id", name=pl.col("value").map_elements(kernel_title, return_dtype=pl.String)
     )
-    return summed.join(facts, on="name_id", how="left").join(names, on="name_id", how="left")
+    return kernels_by_step(trace).join(facts, on="name_id", how="left").join(names, on="name_id", how="left")
 
 
 def kernel_title(name: str) -> str:

@@ -16,6 +16,7 @@ from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.windows import parse_window
 from nsyskit.errors import NsyskitError
 from nsyskit.ingest import open_trace
+from nsyskit.report.csv import flat
 from nsyskit.report.json import document
 from nsyskit.runfolder import is_run_folder
 
@@ -122,14 +123,3 @@ def _steps(steps: Mapping[str, Any] | None) -> Iterator[tuple[str, Row]]:
     yield from (("phases", {"phase": phase} | flat(row)) for phase, row in steps["by_phase"].items())
     yield from (("steps", flat(row)) for row in steps["steps"])
     yield from (("slowest", flat(row)) for row in steps["slowest"])
-
-
-def flat(row: Mapping[str, Any], prefix: str = "") -> Row:
-    """Nested values laid flat, ``idle.host``; lists within rows have no place in a table."""
-    cells: Row = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            cells |= flat(value, f"{prefix}{name}.")
-        elif not isinstance(value, list):
-            cells[prefix + name] = value
-    return cells

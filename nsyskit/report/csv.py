@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
@@ -33,16 +34,17 @@ def _table(value: Any) -> list[dict[str, Any]]:
     """A section's rows with nested values laid flat: ``idle.host``; lists within rows have no place in a table."""
     if not isinstance(value, list) or not value:
         return []
-    return [dict(_flat(row)) for row in value]
+    return [flat(row) for row in value]
 
 
-def _flat(row: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    cells: list[tuple[str, Any]] = []
+def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values laid flat, ``idle.host``; lists within rows have no place in a table."""
+    cells: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, dict):
-            cells += _flat(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping):
+            cells |= flat(value, f"{prefix}{name}.")
         elif not isinstance(value, list):
-            cells.append((prefix + name, value))
+            cells[prefix + name] = value
     return cells
 
 
