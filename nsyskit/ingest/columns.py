@@ -1,8 +1,8 @@
 """Columns of large SQLite exports, kept as Parquet files in the user's cache: a second look decodes no rows.
 
-**Where it is hooked in.** ``open_trace`` asks ``kept_columns`` for the ``ColumnStore`` of a file; ``counted`` wraps the
-source (row counts), and ``lazy_tables(source, kept=…)`` hands each of its tables to ``ColumnStore.table``. A ``Table``
-is anything with ``frame``, ``bad`` and ``lazy``; what is behind it may change freely. Nothing else knows of the cache.
+**Where it is hooked in.** ``open_trace`` asks ``kept_columns`` for the ``ColumnStore`` of a file; ``RowCounts`` keeps the
+rows of its tables there, and ``lazy_tables(source, kept=…)`` hands each of its tables to ``ColumnStore.table``. A
+``Table`` is anything with ``frame``, ``bad`` and ``lazy``; what is behind it may change freely. Nothing else knows of it.
 
 **What is kept.** Canonical tables of numbers only, after all conversions: the core columns of a table in one file, each
 wide column in one of its own. Nothing that holds text (strings, program output, NVTX, diagnostics, thread names) is
@@ -46,8 +46,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from nsyskit import nsys_schema, schema
+from nsyskit.frames import with_literals
 from nsyskit.ingest.cache import cache_dir, limit_bytes, make_room, private_folder, touch
-from nsyskit.ingest.source import RawSource
 from nsyskit.schema import TABLES, WIDE, Columns, polars_schema
 
 SMALLEST_BYTES: Final = 32_000_000
@@ -59,8 +59,6 @@ _BLOCKS: Final = 64
 _ENDS: Final = 65_536
 _CHUNK: Final = 1 << 20
 _GROUP_ROWS: Final = 1 << 20
-_COUNTS: Final = "rows"
-_COUNTED: Final[Columns] = {"table": pl.String(), "rows": pl.Int64()}
 
 
 class Table(Protocol):
@@ -229,33 +227,6 @@ class KeptTable:
         yield frame if n_rows is None else frame.head(n_rows)
 
 
-@contextmanager
-def counted(source: RawSource, kept: ColumnStore | None) -> Iterator[RawSource]:
-    """The source with its row counts from the cache: SQLite reads a whole table to count it. New counts are kept."""
-    if kept is None:
-        yield source
-        return
-    found = kept.load(_COUNTS, _COUNTED)
-    counting = _Counted(source, dict(found.iter_rows()) if found is not None else {})
-    yield counting
-    if found is None:
-        kept.keep(_COUNTS, pl.DataFrame(list(counting.counts.items()), schema=_COUNTED, orient="row"))
-
-
-class _Counted:
-    def __init__(self, source: RawSource, counts: dict[str, int]) -> None:
-        self.counts = counts
-        self.columns = source.columns
-        self.table_names = source.table_names
-        self.read = source.read
-        self._count = source.row_count
-
-    def row_count(self, table: str) -> int:
-        if table not in self.counts:
-            self.counts[table] = self._count(table)
-        return self.counts[table]
-
-
 def _is_numbers(name: str) -> bool:
     return name in TABLES and not any(dtype == pl.String for dtype in TABLES[name].values())
 
@@ -265,7 +236,7 @@ def _read(path: Path, columns: Columns) -> pl.DataFrame | None:
     try:
         if path.stem[-8:] != f"{_crc(path):08x}":
             return None
-        frame = pl.read_parquet(path, glob=False, hive_partitioning=False).rechunk()
+        frame = with_literals(pl.read_parquet(path, glob=False, hive_partitioning=False).rechunk())
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     return frame if dict(frame.schema) == columns else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -18,18 +19,19 @@ _GPU_NUMBERS = {
 }  # fmt: skip
 
 
-def read_meta(source: RawSource, *, name: str, container: Literal["sqlite", "parquet", "rep"]) -> TraceMeta:
-    """Gather ``TraceMeta`` from the small tables and the row counts of the large ones."""
+def read_meta(
+    source: RawSource, *, name: str, container: Literal["sqlite", "parquet", "rep"], tables: Mapping[str, int]
+) -> TraceMeta:
+    """Gather ``TraceMeta`` from the small tables; of the large ones it looks whether they hold anything."""
     export = _pairs(source, next((table for table in nsys.META_EXPORT if source.columns(table)), ""))
     capture = _pairs(source, nsys.META_CAPTURE)
-    tables = {table: rows for table in sorted(source.table_names()) if (rows := _rows(source, table))}
     gpus = _gpus(source)
     return TraceMeta(
         name=name,
         container=container,
         nsys_version=_first(export, "EXPORT_PRODUCT_VERSION"),
         schema_version=_first(export, "EXPORT_SCHEMA_VERSION"),
-        sources=_sources(tables, capture),
+        sources=_sources(source, capture),
         gpus=gpus,
         devices=_devices(source),
         ordinals=_ordinals(source, gpus, capture),
@@ -37,11 +39,6 @@ def read_meta(source: RawSource, *, name: str, container: Literal["sqlite", "par
         capture=_capture_facts(source, capture),
         tables=tables,
     )
-
-
-def _rows(source: RawSource, table: str) -> int:
-    """Rows of a table of events or facts; labels of nsys's own enumerations say nothing about a trace."""
-    return 0 if table.startswith("ENUM_") else source.row_count(table)
 
 
 def _pairs(source: RawSource, table: str) -> list[tuple[str, str]]:
@@ -54,13 +51,11 @@ def _first(pairs: list[tuple[str, str]], name: str) -> str | None:
     return next((value for key, value in pairs if key == name and value), None)
 
 
-def _sources(tables: dict[str, int], capture: list[tuple[str, str]]) -> dict[str, bool]:
+def _sources(source: RawSource, capture: list[tuple[str, str]]) -> dict[str, bool]:
     declared = {nsys.CAPTURE_EVENT_SOURCE.get(value) for name, value in capture if name == nsys.CAPTURE_EVENT}
-    proven = {
-        source: any(tables.get(nsys.TABLE_OF[table], 0) for table in members) for source, members in SOURCES.items()
-    }
-    proven["gpu_metrics"] = tables.get(nsys.GPU_METRICS, 0) > 0
-    return {source: rows or source in declared for source, rows in proven.items()}
+    tables = {what: [nsys.TABLE_OF[table] for table in members] for what, members in SOURCES.items()}
+    tables["gpu_metrics"] = [nsys.GPU_METRICS]
+    return {what: what in declared or any(source.has_rows(table) for table in of) for what, of in tables.items()}
 
 
 def _gpus(source: RawSource) -> tuple[Gpu, ...]:

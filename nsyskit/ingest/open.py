@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.ingest.columns import counted, kept_columns
+from nsyskit.ingest.columns import kept_columns
+from nsyskit.ingest.counts import RowCounts
 from nsyskit.ingest.meta import read_meta
 from nsyskit.ingest.parquet import ParquetSource
 from nsyskit.ingest.rep import cached_export
@@ -50,8 +51,7 @@ def open_trace(path: str | Path, *, options: OpenOptions | None = None) -> Trace
     path, options = Path(path), options or OpenOptions()
     source, container = _source(path, options)
     kept = kept_columns(source.path) if options.cache and isinstance(source, SqliteSource) else None
-    with counted(source, kept) as counting:
-        meta = read_meta(counting, name=path.name, container=container)
+    meta = read_meta(source, name=path.name, container=container, tables=RowCounts(source, kept))
     return Trace(meta=meta, tables=lazy_tables(source, kept=kept))
 
 

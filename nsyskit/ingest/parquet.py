@@ -9,7 +9,8 @@ from typing import TypeVar
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.ingest.source import Shape, as_stored, joined
+from nsyskit.frames import joined
+from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 _REEXPORT = "export it again with `nsys export --type parquetdir --force-overwrite true REPORT.nsys-rep`"
@@ -48,6 +49,9 @@ class ParquetSource:
         if file is None:
             return 0
         return int(self._guarded(table, lambda: _scan(file).select(pl.len()).collect().item()))
+
+    def has_rows(self, table: str) -> bool:
+        return self.row_count(table) > 0
 
     def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
         file = self._files[table]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import polars as pl
@@ -15,15 +15,6 @@ def as_stored(rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """The pieces as one frame of one chunk a column, a column at a time: never more than one is there twice."""
-    parts = list(pieces)
-    if len(parts) == 1:
-        return parts[0]
-    names = parts[0].columns
-    return pl.DataFrame([pl.concat([part.drop_in_place(name) for part in parts], rechunk=True) for name in names])
-
-
 class RawSource(Protocol):
     """An opened container of nsys tables. Names are nsys's; nothing is renamed, sorted or filtered here."""
 
@@ -34,7 +25,11 @@ class RawSource(Protocol):
     def table_names(self) -> frozenset[str]: ...
 
     def row_count(self, table: str) -> int:
-        """Rows of a table; 0 when it does not exist."""
+        """Rows of a table; 0 when it does not exist. An SQLite file is read whole for it."""
+        ...
+
+    def has_rows(self, table: str) -> bool:
+        """Whether a table exists and holds anything."""
         ...
 
     def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:

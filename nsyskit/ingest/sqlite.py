@@ -21,13 +21,13 @@ import adbc_driver_sqlite
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.ingest.source import Shape, as_stored, joined
+from nsyskit.frames import PIECE_ROWS, joined
+from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _RANGE_ROWS: Final = 100_000
-_PIECE_ROWS: Final = 131_072  # small enough that the next piece reuses the memory of the last
 _BATCH_ROWS: Final = 16_384
 _EXACT: Final = 2.0**53
 _REEXPORT: Final = "export it again with `nsys export --type sqlite --force-overwrite true REPORT.nsys-rep`"
@@ -40,6 +40,7 @@ class SqliteSource:
         self.path = path
         _check_whole(path)
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1"
+        self._rows: dict[str, int] = {}
         self._columns = self._read_catalogue()
         if not self._columns.keys() & SIGNATURE_TABLES:
             raise TraceFormatError(
@@ -56,7 +57,12 @@ class SqliteSource:
     def row_count(self, table: str) -> int:
         if table not in self._columns:
             return 0
-        return int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0] or 0)
+        if table not in self._rows:
+            self._rows[table] = int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0] or 0)
+        return self._rows[table]
+
+    def has_rows(self, table: str) -> bool:
+        return table in self._columns and bool(self._query(f"SELECT 1 FROM {_quoted(table)} LIMIT 1"))
 
     def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
         select = ", ".join(_selected(column) for column in columns)
@@ -64,22 +70,26 @@ class SqliteSource:
         ranges = self._row_ranges(table)
         queries = [f"{query} WHERE rowid BETWEEN {low} AND {high}" for low, high in ranges] or [query]
 
-        def piece(query: str) -> pl.DataFrame:
+        def piece(query: str) -> tuple[int, pl.DataFrame]:
             # in one chunk, it lets go of the reader's buffers, which are larger
-            return shape(_typed(self._fetch(query), table, columns, self.path)).rechunk()
+            rows = self._fetch(query)
+            return rows.height, shape(_typed(rows, table, columns, self.path)).rechunk()
 
         with ThreadPoolExecutor(max_workers=min(len(queries), os.cpu_count() or 1)) as pool:
-            return joined(pool.map(piece, queries))
+            heights, pieces = zip(*pool.map(piece, queries), strict=True)
+        self._rows[table] = sum(heights)
+        return joined(pieces)
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
-        """Ranges of row ids that together hold the table: one a core at least, each at most ``_PIECE_ROWS`` ids."""
+        """Ranges of row ids that together hold the table: one a core at least, each at most ``PIECE_ROWS`` ids."""
         try:
-            low, high = self._query(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}")[0]
+            # one query for each end: asked for both at once, SQLite looks at every row
+            low, high = (self._query(f"SELECT {end}(rowid) FROM {_quoted(table)}")[0][0] for end in ("min", "max"))
         except TraceFormatError:  # a table WITHOUT ROWID
             return []
         if low is None or high is None or high - low < _RANGE_ROWS:
             return []
-        pieces = max(min(os.cpu_count() or 1, 8), -(-(high - low + 1) // _PIECE_ROWS))
+        pieces = max(min(os.cpu_count() or 1, 8), -(-(high - low + 1) // PIECE_ROWS))
         bounds = [low + (high - low + 1) * i // pieces for i in range(pieces + 1)]
         return [(a, b - 1) for a, b in pairwise(bounds)]
 

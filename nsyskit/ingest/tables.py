@@ -11,6 +11,7 @@ from polars.io.plugins import register_io_source
 
 from nsyskit import nsys_schema as nsys
 from nsyskit.errors import TraceFormatError
+from nsyskit.frames import summed, with_literals
 from nsyskit.ingest.columns import ColumnStore, Table
 from nsyskit.ingest.source import RawSource
 from nsyskit.schema import BAD_ROWS, LATEST_NS, TABLES, U32, WIDE, empty, polars_schema
@@ -80,7 +81,7 @@ class _Table:
                 # the reader's batches would slow down every query that follows
                 frame = self._sorted(self._possible(_timed(self._name, self._read(core)))).rechunk()
                 _check_sums(self._name, frame)
-                self._frame = frame
+                self._frame = with_literals(frame)
             missing = [name for name in columns if name not in self._frame.columns]
             if missing:
                 wide = self._read(missing)
@@ -94,7 +95,7 @@ class _Table:
             return frame
         far = pl.any_horizontal(~pl.col(name).is_between(-LATEST_NS, LATEST_NS) for name in times)
         backwards = ~far & (pl.col("end_ns") < pl.col("start_ns")) if len(times) > 1 else pl.lit(value=False)
-        counts = frame.select(beyond=far.sum(), backwards=backwards.sum()).row(0, named=True)
+        counts = summed(frame, beyond=far.sum(), backwards=backwards.sum())
         self._bad = {reason: int(count) for reason, count in counts.items() if count}
         if not self._bad:
             return frame
@@ -127,12 +128,10 @@ def _timed(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _check_sums(name: str, frame: pl.DataFrame) -> None:
     """Refuse what no sum could hold: whole numbers wrap around silently."""
-    spans = [pl.col("end_ns").cast(pl.Float64) - pl.col("start_ns")] if "end_ns" in frame.columns else []
-    amounts = [*spans, *(pl.col(column).cast(pl.Float64).abs() for column in ("bytes",) if column in frame.columns)]
-    if (
-        amounts
-        and max(frame.select(amount.sum().alias(str(at)) for at, amount in enumerate(amounts)).row(0)) > _LARGEST
-    ):
+    spans = {"spans": pl.col("end_ns").cast(pl.Float64) - pl.col("start_ns")} if "end_ns" in frame.columns else {}
+    sizes = {"sizes": pl.col("bytes").cast(pl.Float64).abs()} if "bytes" in frame.columns else {}
+    amounts = {what: amount.sum() for what, amount in (spans | sizes).items()}
+    if amounts and max(summed(frame, **amounts).values()) > _LARGEST:
         raise TraceFormatError(
             f"table {nsys.TABLE_OF[name]} holds times or sizes that add up to more than 2^62",
             hint="the file is damaged: export the report again",
@@ -147,9 +146,11 @@ def _one_string_an_id(strings: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
-    step = pl.col(keys[0]).diff()
-    in_order = step > 0 if len(keys) == 1 else (step > 0) | ((step == 0) & (pl.col(keys[1]).diff() >= 0))
-    return bool(frame.select(in_order.all(ignore_nulls=True)).item())
+    if not frame[keys[0]].is_sorted():
+        return False
+    start, end = pl.col(keys[0]), pl.col(keys[-1])
+    descents = (start == start.shift()) & (end < end.shift())
+    return not summed(frame, before=1, descents=descents.sum())["descents"]
 
 
 def _reader(source: RawSource, table: str, strings: _Table) -> _Reader:

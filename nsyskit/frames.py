@@ -1,0 +1,55 @@
+"""Frames of millions of rows, held small: memory that is touched for the first time costs more than computing.
+
+Nothing here changes what a frame says, only how it lies in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import polars as pl
+import polars.selectors as cs
+
+PIECE_ROWS: Final = 131_072
+"""Small enough that the columns of a piece stay in a core's cache, and the next piece reuses the memory of the last."""
+
+
+def with_literals(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same frame; a column of whole numbers that says the same in every row is held as that one value."""
+    return frame.with_columns(_constants([frame]).values())
+
+
+def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The pieces as one frame of one chunk a column, columns as in ``with_literals``. The pieces are used up.
+
+    A column at a time: never more than one is there twice.
+    """
+    parts = list(pieces)
+    names, constants = parts[0].columns, _constants(parts)
+    varying = [name for name in names if name not in constants] or names  # literals alone do not tell the height
+    columns = [pl.concat([part.drop_in_place(name) for part in parts], rechunk=True) for name in varying]
+    return pl.DataFrame(columns).with_columns(constants.values()).select(names)
+
+
+def summed(frame: pl.DataFrame, *, before: int = 0, **amounts: pl.Expr) -> dict[str, int | float]:
+    """What aggregates come to over all rows, worked out a piece at a time.
+
+    ``before`` rows of the piece before are seen again, for expressions that look back.
+    """
+    starts = range(0, max(frame.height, 1), PIECE_ROWS)
+    pieces = [frame.slice(max(first - before, 0), PIECE_ROWS + min(first, before)) for first in starts]
+    return pl.concat([piece.select(**amounts) for piece in pieces]).sum().row(0, named=True)
+
+
+def _constants(parts: Sequence[pl.DataFrame]) -> dict[str, pl.Expr]:
+    """The columns of whole numbers that say the same in every row of all parts: name -> literal."""
+    numbers = cs.integer() | cs.boolean()
+    lows, highs = (pl.concat([part.select(end) for part in parts]) for end in (numbers.min(), numbers.max()))
+    nulls = pl.concat([part.select(numbers.null_count()) for part in parts]).sum()
+    low, high = lows.min(), highs.max()
+    return {
+        name: pl.lit(low.item(0, name), dtype).alias(name)
+        for name, dtype in low.schema.items()
+        if low.item(0, name) is not None and low.item(0, name) == high.item(0, name) and not nulls.item(0, name)
+    }
