@@ -6,7 +6,7 @@ Nothing here changes what a frame says, only how it lies in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 import polars.selectors as cs
@@ -32,14 +32,47 @@ def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(columns).with_columns(constants.values()).select(names)
 
 
-def summed(frame: pl.DataFrame, *, before: int = 0, **amounts: pl.Expr) -> dict[str, int | float]:
-    """What aggregates come to over all rows, worked out a piece at a time.
+def by_time(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of frames that are each by ``start_ns``, then ``end_ns``, as one frame so ordered.
+
+    Columns as in ``with_literals``. Rows of equal times stand in the order of their frames.
+    """
+    names, constants = frames[0].columns, _constants(frames)
+    filled = [frame.select(pl.exclude(*constants)) for frame in frames if frame.height] or [frames[0]]
+    rows, *others = filled
+    if others:
+        # the first are nearly all: merging walks both once, sorting would copy and compare them all
+        rest = pl.concat(others).sort("start_ns", "end_ns", maintain_order=True)
+        rows = rows.merge_sorted(rest, key="start_ns")
+        if not is_by_time(rows):
+            rows = rows.sort("start_ns", "end_ns", maintain_order=True)
+    return rows.with_columns(constants.values()).select(names)
+
+
+def is_by_time(frame: pl.DataFrame, *, start: str = "start_ns", end: str = "end_ns") -> bool:
+    """Whether the rows are by ``start``, then by ``end``."""
+    if not frame[start].is_sorted():
+        return False
+    same = pl.col(start) == pl.col(start).shift()
+    (descents,) = summed(frame, (same & (pl.col(end) < pl.col(end).shift())).sum(), before=1)
+    return not descents
+
+
+def kept(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
+    """As ``filter``, without a copy where all rows stay, as nearly always."""
+    stays = frame.select(condition.alias("stays")).get_column("stays")
+    return frame if stays.all(ignore_nulls=False) else frame.filter(stays)
+
+
+def summed(frame: pl.DataFrame, *aggregates: pl.Expr, before: int = 0) -> tuple[Any, ...]:
+    """What aggregates come to over all rows, worked out a piece at a time and added up.
 
     ``before`` rows of the piece before are seen again, for expressions that look back.
     """
     starts = range(0, max(frame.height, 1), PIECE_ROWS)
     pieces = [frame.slice(max(first - before, 0), PIECE_ROWS + min(first, before)) for first in starts]
-    return pl.concat([piece.select(**amounts) for piece in pieces]).sum().row(0, named=True)
+    numbered = [aggregate.alias(str(at)) for at, aggregate in enumerate(aggregates)]
+    return pl.concat([piece.select(numbered) for piece in pieces]).sum().row(0)
 
 
 def _constants(parts: Sequence[pl.DataFrame]) -> dict[str, pl.Expr]:

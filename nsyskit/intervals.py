@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from nsyskit.frames import kept
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,7 +36,7 @@ def union(frame: pl.DataFrame, *, by: Sequence[str] = ()) -> pl.DataFrame:
     With ``by`` each group of rows is merged on its own, and the result is sorted by group, then by start.
     """
     keys = list(by)
-    rows = _kept(frame.select(*keys, _start, _end), _start < _end)
+    rows = kept(frame.select(*keys, _start, _end), _start < _end)
     if keys or not rows.get_column("start_ns").is_sorted():
         rows = rows.sort(*keys, "start_ns")
     # Row order inside equal starts does not matter: the running maximum of the ends takes care of it.
@@ -47,12 +49,6 @@ def union(frame: pl.DataFrame, *, by: Sequence[str] = ()) -> pl.DataFrame:
         return rows
     ends = rows.get_column("end_ns").filter(head.shift(-1, fill_value=True))
     return rows.filter(head).with_columns(ends)
-
-
-def _kept(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
-    """As ``filter``, without a copy where all rows stay, as nearly always."""
-    stays = frame.select(condition.alias("stays")).get_column("stays")
-    return frame if stays.all(ignore_nulls=False) else frame.filter(stays)
 
 
 def length(frame: pl.DataFrame) -> int:

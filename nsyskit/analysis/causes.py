@@ -12,9 +12,11 @@ import polars as pl
 
 from nsyskit.analysis.calls import classify_calls
 from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
+from nsyskit.analysis.launches import calls_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.analysis.pairing import api_calls, api_names, call_classes, gpu_ops
+from nsyskit.analysis.pairing import api_calls, call_classes, gpu_ops, handing
+from nsyskit.frames import kept
 from nsyskit.intervals import clip, complement, count_before, intersect, span, split, subtract, union, without
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
@@ -106,8 +108,7 @@ def classified_os_calls(trace: Trace) -> pl.DataFrame:
 def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
     if threads.height == 1:  # as nearly always; a join of a million rows costs five times the comparison
         pid, tid = threads.row(0)
-        theirs = (rows["pid"] == pid) & (rows["tid"] == tid)
-        return rows if theirs.all(ignore_nulls=False) else rows.filter(theirs)
+        return kept(rows, (pl.col("pid") == pid) & (pl.col("tid") == tid))
     return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
 
 
@@ -175,18 +176,12 @@ def lost_graph_launches(trace: Trace, pids: tuple[int, ...]) -> pl.DataFrame:
 
     What ran meanwhile was not recorded. Without a later sync the time is unknown to the end of the trace.
     """
-    graph_names = api_names(trace).filter(pl.col("base_name").str.contains("GraphLaunch", literal=True))
-    if graph_names.is_empty():
-        return api_calls(trace).clear().select("start_ns", "end_ns", "pid", "tid")
-    calls = api_calls(trace).with_row_index("call").with_columns(
-        call_classes(trace).alias("class")
-    ).filter(pl.col("pid").is_in(pids))  # fmt: skip
-    launches = calls.join(graph_names.select("name_id"), on="name_id", how="semi", maintain_order="left")
-    recorded = gpu_ops(trace)["call"].drop_nulls().unique()
-    lost = launches.filter(~pl.col("call").is_in(recorded.implode()))
+    launches = calls_named(trace, "GraphLaunch").filter(pl.col("pid").is_in(pids))
+    lost = launches.filter(~handing(trace)[launches["call"]])
     if lost.is_empty():
         return lost.select("start_ns", "end_ns", "pid", "tid")
-    syncs = calls.filter(pl.col("class") == "sync").select("pid", "tid", pl.col("start_ns").alias("at"), until="end_ns")
+    calls = api_calls(trace).filter(pl.col("pid").is_in(pids) & (call_classes(trace) == "sync"))
+    syncs = calls.select("pid", "tid", pl.col("start_ns").alias("at"), until="end_ns")
     last = max(int(api_calls(trace)["end_ns"].max() or 0), int(gpu_ops(trace)["end_ns"].max() or 0))  # type: ignore[arg-type]
     ended = lost.sort("end_ns").join_asof(
         syncs.sort("at"),

@@ -9,8 +9,9 @@ import polars as pl
 
 from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import HANDED_OVER, api_calls, api_names, gpu_ops, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, ROW, api_calls, api_names, gpu_tables, handing, op_calls
 from nsyskit.analysis.steps import find_steps
+from nsyskit.frames import summed
 from nsyskit.intervals import assign
 from nsyskit.trace import Trace
 
@@ -69,15 +70,15 @@ class LostCalls:
 
 @once_per_trace
 def clocks(trace: Trace) -> Clocks:
-    ops = op_calls(trace).filter(pl.col("call").is_not_null())
-    early = int((ops["start_ns"] < ops["call_start_ns"]).sum())
+    ops = op_calls(trace)
+    (early,) = summed(ops, (pl.col("start_ns") < pl.col("call_start_ns")).sum())
     waits = _waits(trace)
     places = [rows for _, rows in waits.group_by("pid", "context", "stream", maintain_order=True)]
     if len(places) > _PLACES:  # as damaged files have them: those that were awaited most say enough
         places = sorted(places, key=lambda rows: -rows.height)[:_PLACES]
         waits = pl.concat(places)
     late = sum(_late(ops, rows, rows.select("pid", "context", "stream").row(0)) for rows in places)
-    return Clocks(ops.height, early, waits.height, late)
+    return Clocks(ops.height - ops["call"].null_count(), early, waits.height, late)
 
 
 def _waits(trace: Trace) -> pl.DataFrame:
@@ -93,17 +94,17 @@ def _waits(trace: Trace) -> pl.DataFrame:
 def _late(ops: pl.DataFrame, waits: pl.DataFrame, key: tuple[object, ...]) -> int:
     """Waits after whose return the awaited work was still to end: seen at the operations around the return."""
     pid, context, stream = key
-    own = (pl.col("pid") == pid) & (pl.col("context") == context)
+    own = (pl.col("pid") == pid) & (pl.col("context") == context) & pl.col("call").is_not_null()
     if stream != _WHOLE_CONTEXT:
         own &= pl.col("stream") == stream
-    awaited = ops.filter(own).select("start_ns", "end_ns", "tid", "call_start_ns")
+    awaited = ops.select("start_ns", row=pl.int_range(pl.len(), dtype=ROW)).filter(ops.select(own.alias("own"))["own"])
     if awaited.is_empty():
         return 0
     after = awaited["start_ns"].search_sorted(waits["end_ns"], side="right")
     found = pl.repeat(value=False, n=waits.height, eager=True)
     for place in (after.cast(pl.Int64) - 1, after.cast(pl.Int64)):
         inside = place.is_between(0, awaited.height - 1)
-        near = awaited[place.clip(0, awaited.height - 1)]
+        near = ops[awaited["row"][place.clip(0, awaited.height - 1)]]
         submitted = (near["tid"] == waits["tid"]) & (near["call_start_ns"] < waits["start_ns"])
         unfinished = near["end_ns"] > waits["end_ns"] + _TOLERANCE_NS
         found |= inside & submitted.fill_null(value=False) & unfinished
@@ -113,21 +114,23 @@ def _late(ops: pl.DataFrame, waits: pl.DataFrame, key: tuple[object, ...]) -> in
 @once_per_trace
 def doubled_rows(trace: Trace) -> dict[str, int]:
     """Rows that say the same as the row before them, word by word: ``GPU rows`` and ``API rows``."""
-    ops = gpu_ops(trace).select("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id", "kind")
-    calls = api_calls(trace)
-    same = {"GPU rows": _same_as_before(ops), "API rows": _same_as_before(calls)}
+    columns = ("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id")
+    ops = sum(_same_as_before(table.select(columns).collect()) for table in gpu_tables(trace).values())
+    same = {"GPU rows": ops, "API rows": _same_as_before(api_calls(trace))}
     return {name: count for name, count in same.items() if count}
 
 
 def _same_as_before(rows: pl.DataFrame) -> int:
+    """Rows are by time, so that equal ones are neighbours."""
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in rows.columns)
-    return int(rows.select((same & (pl.int_range(pl.len()) > 0)).sum()).item()) if rows.height else 0
+    (count,) = summed(rows, (same & (pl.int_range(pl.len()) > 0)).sum(), before=1)
+    return int(count)
 
 
 @once_per_trace
 def lost_kernels(trace: Trace) -> Lost:
     launches = launch_calls(trace).filter(~pl.col("captured"))
-    found = launches["call"].is_in(gpu_ops(trace)["call"].drop_nulls().implode())
+    found = handing(trace)[launches["call"]]
     last = launches.filter(found)["start_ns"].max()
     lost = launches.filter(~found)["start_ns"]
     at_end = last is not None and bool((lost > last).all()) and len(lost) > 0
@@ -140,7 +143,7 @@ def lost_calls(trace: Trace) -> LostCalls:
     unified = trace.memcpys.select(pl.col("label").cast(pl.String).str.starts_with("unified")).collect()["label"]
     ops = (
         op_calls(trace)
-        .select("kind", "row", "pid", "start_ns", "correlation_id", "call", at=HANDED_OVER)
+        .select("kind", "row", "pid", "start_ns", "call", at=HANDED_OVER)
         .filter((pl.col("kind") != "memcpy") | ~pl.col("row").is_in(unified.arg_true().implode()))
     )  # migrations of managed memory have no call
     within = pl.repeat(value=False, n=ops.height, eager=True)
@@ -151,7 +154,17 @@ def lost_calls(trace: Trace) -> LostCalls:
         here = at.is_not_null() & (ops["pid"] == pid)
         within |= here
         hit |= set(own["index"].gather(at.filter(here & lost).unique()))
-    seen = ops.filter(within).group_by("pid", "correlation_id").agg(pl.col("call").is_null().all())
+    inside = ops.filter(within)
+    gone = _calls_of_orphans(trace, inside.filter(pl.col("call").is_null()))
     unseen = ops.filter(lost)["start_ns"].unique()
     begins = int(steps["begin_ns"].is_in(unseen.implode()).sum())
-    return LostCalls(seen.height, int(seen["call"].sum()), steps.height, len(hit), begins)
+    return LostCalls(inside["call"].drop_nulls().n_unique() + gone, gone, steps.height, len(hit), begins)
+
+
+def _calls_of_orphans(trace: Trace, orphans: pl.DataFrame) -> int:
+    """How many calls handed over operations (``kind row pid``) whose calls are lost: as many as they name."""
+    named = []
+    for kind, table in gpu_tables(trace).items():
+        own = orphans.filter(pl.col("kind") == kind)
+        named.append(own.select("pid").hstack(table.select("correlation_id").collect()[own["row"]]))
+    return pl.concat(named).n_unique()

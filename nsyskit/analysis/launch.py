@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import ROW, api_calls, api_names, gpu_ops, op_calls
+from nsyskit.analysis.pairing import ROW, api_calls, api_names, gpu_ops, handing, op_calls
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
@@ -138,16 +138,14 @@ def _graph_health(trace: Trace, window: Window) -> GraphHealth:
         kind: calls.join(names.filter(pl.col("base_name").str.contains(pattern)), on="name_id", how="semi")
         for kind, pattern in GRAPH_CALLS.items()
     }
-    ops = gpu_ops(trace)
-    recorded = ops["call"].drop_nulls().unique()
-    whole = ops.filter(pl.col("kind") == "graph")["call"].drop_nulls().unique()
+    whole = gpu_ops(trace).filter(pl.col("kind") == "graph")["call"].drop_nulls().unique()
     by_graph = set(names.filter(pl.col("base_name").str.contains(GRAPH_CALLS["launches"]))["name_id"])
     nodes = by_graph and op_calls(trace).filter(
         (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(list(by_graph))
     ).height  # fmt: skip
     return GraphHealth(
         **{kind: rows.height for kind, rows in by_kind.items()},
-        recorded=by_kind["launches"].filter(pl.col("call").is_in(recorded.implode())).height,
+        recorded=by_kind["launches"].filter(handing(trace)[by_kind["launches"]["call"]]).height,
         whole=by_kind["launches"].filter(pl.col("call").is_in(whole.implode())).height,
         node_level=bool(nodes),
     )

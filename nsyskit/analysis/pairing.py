@@ -14,6 +14,7 @@ import polars as pl
 from nsyskit.analysis.calls import classify_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
+from nsyskit.frames import by_time, with_literals
 from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
@@ -24,7 +25,7 @@ ROW: Final = pl.UInt32
 HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 """When an operation of ``op_calls`` was handed over; of an orphan the file says only when it ran."""
 _DENSE: Final = 8
-_OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream", "correlation_id")
+_OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream")
 
 
 @once_per_trace
@@ -47,18 +48,28 @@ def api_names(trace: Trace) -> pl.DataFrame:
 def gpu_ops(trace: Trace) -> pl.DataFrame:
     """Kernels, copies, memsets and whole-graph rows by start.
 
-    Columns: ``start_ns end_ns pid device context stream correlation_id kind row`` (``row`` counts within the kind's
-    table) and ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
+    Columns: ``start_ns end_ns pid device context stream kind row`` (``row`` counts within the kind's table) and
+    ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
     """
-    tables = {"kernel": trace.kernels, "memcpy": trace.memcpys, "memset": trace.memsets, "graph": trace.graphs}
-    frames = [
-        table.select(*_OP_COLUMNS, kind=pl.lit(kind, Kind), row=pl.int_range(pl.len(), dtype=ROW)).collect()
-        for kind, table in tables.items()
-    ]
-    ops = pl.concat(frames)
-    if sum(frame.height > 0 for frame in frames) > 1:
-        ops = ops.sort("start_ns", "end_ns", maintain_order=True)
-    return ops.with_columns(calls_of(trace, ops))
+    frames = []
+    for kind, table in gpu_tables(trace).items():
+        rows = table.select(*_OP_COLUMNS, "correlation_id").collect()
+        place = {"kind": pl.lit(kind, Kind), "row": pl.int_range(pl.len(), dtype=ROW), "call": calls_of(trace, rows)}
+        frames.append(rows.drop("correlation_id").with_columns(**place))
+    return by_time(frames)
+
+
+def gpu_tables(trace: Trace) -> dict[str, pl.LazyFrame]:
+    """The trace's tables of GPU operations, by ``OP_KINDS``."""
+    return dict(zip(OP_KINDS, (trace.kernels, trace.memcpys, trace.memsets, trace.graphs), strict=True))
+
+
+@once_per_trace
+def handing(trace: Trace) -> pl.Series:
+    """For each row of ``api_calls`` whether it handed over an operation that the trace holds."""
+    calls = gpu_ops(trace)["call"].drop_nulls()
+    marks = pl.repeat(0, api_calls(trace).height, dtype=pl.UInt8, eager=True)  # bits are slow to set one by one
+    return marks.scatter(calls, 1).cast(pl.Boolean).alias("handing")
 
 
 def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:
@@ -108,7 +119,8 @@ def op_calls(trace: Trace) -> pl.DataFrame:
     """``gpu_ops`` with their calls beside them: ``call_start_ns call_end_ns tid call_name_id``, null for orphans."""
     ops, calls = gpu_ops(trace), api_calls(trace)
     names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid", "name_id": "call_name_id"}
-    return ops.hstack(calls.select(pl.col(name).gather(ops["call"]).alias(new) for name, new in names.items()))
+    of_calls = calls.select(pl.col(old).gather(ops["call"]).alias(new) for old, new in names.items())
+    return ops.hstack(with_literals(of_calls))
 
 
 @once_per_trace

@@ -16,6 +16,7 @@ from nsyskit.analysis.launches import launch_calls
 from nsyskit.analysis.pairing import api_calls, gpu_ops
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
+from nsyskit.frames import summed
 from nsyskit.intervals import clip, length, union
 from nsyskit.trace import Trace, Window
 
@@ -98,8 +99,7 @@ def _diagnostics(trace: Trace) -> list[TrustNote]:
 
 def _kernels(trace: Trace) -> list[TrustNote]:
     launches = launch_calls(trace).filter(~pl.col("captured")).height
-    kinds = set(gpu_ops(trace)["kind"].unique())
-    if launches == 0 or kinds & {"kernel", "graph"}:
+    if launches == 0 or any(table.select(pl.len()).collect().item() for table in (trace.kernels, trace.graphs)):
         return []
     text = (
         f"{launches:,} kernel launches but not one kernel row: CUPTI lost them; "
@@ -180,8 +180,8 @@ def _graphs(result: LaunchResult) -> list[TrustNote]:
 
 def _homeless(trace: Trace) -> list[TrustNote]:
     """Rows that cannot be put on the account of any GPU."""
-    ops = gpu_ops(trace).select("pid", "device")
-    rows = ops.height - ops.drop_nulls().height
+    ops = gpu_ops(trace)
+    (rows,) = summed(ops, (pl.col("pid").is_null() | pl.col("device").is_null()).sum())
     if not rows:
         return []
     level: Level = "error" if rows > _BAD_ROWS_ERROR * ops.height else "warning"

@@ -11,7 +11,7 @@ from polars.io.plugins import register_io_source
 
 from nsyskit import nsys_schema as nsys
 from nsyskit.errors import TraceFormatError
-from nsyskit.frames import summed, with_literals
+from nsyskit.frames import is_by_time, summed, with_literals
 from nsyskit.ingest.columns import ColumnStore, Table
 from nsyskit.ingest.source import RawSource
 from nsyskit.schema import BAD_ROWS, LATEST_NS, TABLES, U32, WIDE, empty, polars_schema
@@ -95,8 +95,8 @@ class _Table:
             return frame
         far = pl.any_horizontal(~pl.col(name).is_between(-LATEST_NS, LATEST_NS) for name in times)
         backwards = ~far & (pl.col("end_ns") < pl.col("start_ns")) if len(times) > 1 else pl.lit(value=False)
-        counts = summed(frame, beyond=far.sum(), backwards=backwards.sum())
-        self._bad = {reason: int(count) for reason, count in counts.items() if count}
+        counts = zip(("beyond", "backwards"), summed(frame, far.sum(), backwards.sum()), strict=True)
+        self._bad = {reason: int(count) for reason, count in counts if count}
         if not self._bad:
             return frame
         self._order = frame.select(pl.arg_where(~far & ~backwards)).to_series()
@@ -104,7 +104,7 @@ class _Table:
 
     def _sorted(self, frame: pl.DataFrame) -> pl.DataFrame:
         keys: list[str] = [name for name in ("start_ns", "end_ns") if name in frame.columns]
-        if not keys or _is_sorted(frame, keys):
+        if not keys or is_by_time(frame, end=keys[-1]):
             return frame
         order = frame.select(pl.arg_sort_by(*keys, maintain_order=True)).to_series()
         self._order = order if self._order is None else self._order[order]
@@ -128,10 +128,9 @@ def _timed(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _check_sums(name: str, frame: pl.DataFrame) -> None:
     """Refuse what no sum could hold: whole numbers wrap around silently."""
-    spans = {"spans": pl.col("end_ns").cast(pl.Float64) - pl.col("start_ns")} if "end_ns" in frame.columns else {}
-    sizes = {"sizes": pl.col("bytes").cast(pl.Float64).abs()} if "bytes" in frame.columns else {}
-    amounts = {what: amount.sum() for what, amount in (spans | sizes).items()}
-    if amounts and max(summed(frame, **amounts).values()) > _LARGEST:
+    spans = [pl.col("end_ns").cast(pl.Float64) - pl.col("start_ns")] if "end_ns" in frame.columns else []
+    amounts = [*spans, *(pl.col(column).cast(pl.Float64).abs() for column in ("bytes",) if column in frame.columns)]
+    if amounts and max(summed(frame, *(amount.sum() for amount in amounts))) > _LARGEST:
         raise TraceFormatError(
             f"table {nsys.TABLE_OF[name]} holds times or sizes that add up to more than 2^62",
             hint="the file is damaged: export the report again",
@@ -143,14 +142,6 @@ def _one_string_an_id(strings: pl.DataFrame) -> pl.DataFrame:
     if "string_id" not in strings.columns or not strings["string_id"].is_duplicated().any():
         return strings
     return strings.unique("string_id", keep="first", maintain_order=True)
-
-
-def _is_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
-    if not frame[keys[0]].is_sorted():
-        return False
-    start, end = pl.col(keys[0]), pl.col(keys[-1])
-    descents = (start == start.shift()) & (end < end.shift())
-    return not summed(frame, before=1, descents=descents.sum())["descents"]
 
 
 def _reader(source: RawSource, table: str, strings: _Table) -> _Reader:
