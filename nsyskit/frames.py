@@ -64,6 +64,11 @@ def kept(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
     return frame if stays.all(ignore_nulls=False) else frame.filter(stays)
 
 
+def distinct(frame: pl.DataFrame) -> pl.DataFrame:
+    """The distinct rows, in no order: a piece at a time, since hashing all of them at once takes memory by the row."""
+    return pl.concat([piece.unique() for piece in frame.iter_slices(PIECE_ROWS)] or [frame]).unique()
+
+
 def summed(frame: pl.DataFrame, *aggregates: pl.Expr, before: int = 0) -> tuple[Any, ...]:
     """What aggregates come to over all rows, worked out a piece at a time and added up.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from nsyskit.frames import kept
+from nsyskit.frames import kept, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,8 @@ def union(frame: pl.DataFrame, *, by: Sequence[str] = ()) -> pl.DataFrame:
     """
     keys = list(by)
     rows = kept(frame.select(*keys, _start, _end), _start < _end)
+    if not keys and _is_merged(rows):  # as operations of one stream are; nothing is copied
+        return rows
     if keys or not rows.get_column("start_ns").is_sorted():
         rows = rows.sort(*keys, "start_ns")
     # Row order inside equal starts does not matter: the running maximum of the ends takes care of it.
@@ -49,6 +51,11 @@ def union(frame: pl.DataFrame, *, by: Sequence[str] = ()) -> pl.DataFrame:
         return rows
     ends = rows.get_column("end_ns").filter(head.shift(-1, fill_value=True))
     return rows.filter(head).with_columns(ends)
+
+
+def _is_merged(rows: pl.DataFrame) -> bool:
+    (touching,) = summed(rows, (_start <= _end.shift()).sum(), before=1)
+    return not touching
 
 
 def length(frame: pl.DataFrame) -> int:

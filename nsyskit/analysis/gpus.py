@@ -14,6 +14,7 @@ import polars as pl
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import gpu_ops, op_calls
 from nsyskit.errors import TraceFormatError
+from nsyskit.frames import distinct, kept
 from nsyskit.intervals import union
 from nsyskit.trace import Trace, Window
 
@@ -53,7 +54,7 @@ def gpu_uses(trace: Trace) -> tuple[GpuUse, ...]:
         TraceFormatError: there are more of them than any machine has.
     """
     members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-    for pid, device in sorted(gpu_ops(trace).select("pid", "device").unique().drop_nulls().iter_rows()):
+    for pid, device in sorted(distinct(gpu_ops(trace).select("pid", "device")).drop_nulls().iter_rows()):
         gpu = trace.meta.gpu_of(pid, device)
         members.setdefault((gpu.gpu,) if gpu else (pid, device), []).append((pid, device))
     _check_count(len(members), MOST_GPUS, "GPUs did work")
@@ -86,10 +87,11 @@ def feeds(trace: Trace, window: Window) -> pl.DataFrame:
     """
     starts = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
     frames = [
-        ops_of(trace, use).filter(starts).select("pid", "tid").drop_nulls().unique()
+        distinct(kept(ops_of(trace, use).select("start_ns", "pid", "tid"), starts).select("pid", "tid"))
+        .drop_nulls()
         .with_columns(use=pl.lit(index, pl.Int64))
         for index, use in enumerate(gpu_uses(trace))
-    ]  # fmt: skip
+    ]
     schema = {"pid": pl.Int32, "tid": pl.Int32, "use": pl.Int64}
     found = pl.concat([pl.DataFrame(schema=schema), *frames]).sort("pid", "tid", "use")
     _check_count(found.select("pid", "tid").n_unique() if found.height else 0, MOST_THREADS, "threads fed a GPU")

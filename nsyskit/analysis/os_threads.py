@@ -12,6 +12,7 @@ from nsyskit.analysis.names import named, strings_of
 from nsyskit.analysis.pairing import op_calls
 from nsyskit.analysis.threads import thread_name
 from nsyskit.errors import MissingTableError
+from nsyskit.frames import distinct
 from nsyskit.intervals import length, union
 from nsyskit.trace import Trace, Window
 
@@ -61,7 +62,7 @@ def osrt_by_thread(trace: Trace, *, window: Window | None = None) -> OsThreadsRe
     if window is not None:
         calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
     calls = calls.with_columns(dur=pl.col("end_ns") - pl.col("start_ns"))
-    driving = op_calls(trace).select("pid", "tid", driver=pl.lit(value=True)).drop_nulls().unique()
+    driving = distinct(op_calls(trace).select("pid", "tid")).drop_nulls().with_columns(driver=pl.lit(value=True))
     drivers = set(driving.select("pid", "tid").iter_rows())
     every = calls.group_by("pid", "tid").agg(pl.col("dur").sum()).join(driving, on=["pid", "tid"], how="left")
     order = [pl.col("driver").is_null(), -pl.col("dur"), "pid", "tid"]

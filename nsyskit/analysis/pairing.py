@@ -120,7 +120,7 @@ def op_calls(trace: Trace) -> pl.DataFrame:
     ops, calls = gpu_ops(trace), api_calls(trace)
     names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid", "name_id": "call_name_id"}
     of_calls = calls.select(pl.col(old).gather(ops["call"]).alias(new) for old, new in names.items())
-    return ops.hstack(with_literals(of_calls))
+    return pl.concat([ops, with_literals(of_calls)], how="horizontal")  # hstack would write literals out
 
 
 @once_per_trace

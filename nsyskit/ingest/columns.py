@@ -190,7 +190,7 @@ class KeptTable:
                 return self._from_trace(columns)
             for column in columns:
                 if column not in self._frame.columns:
-                    self._frame = self._frame.hstack(self._wide(column))
+                    self._frame = pl.concat([self._frame, self._wide(column)], how="horizontal")
             return self._frame.select(columns)
 
     def _ask(self) -> None:

@@ -85,7 +85,8 @@ class _Table:
             missing = [name for name in columns if name not in self._frame.columns]
             if missing:
                 wide = self._read(missing)
-                self._frame = self._frame.hstack(wide if self._order is None else wide[self._order])
+                wide = wide if self._order is None else wide[self._order]
+                self._frame = pl.concat([self._frame, with_literals(wide)], how="horizontal")
             return self._frame.select(columns)
 
     def _possible(self, frame: pl.DataFrame) -> pl.DataFrame:
