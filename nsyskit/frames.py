@@ -69,6 +69,12 @@ def distinct(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([piece.unique() for piece in frame.iter_slices(PIECE_ROWS)] or [frame]).unique()
 
 
+def selected(frame: pl.DataFrame, where: pl.Expr, **columns: pl.Expr) -> pl.DataFrame:
+    """Columns of the rows for which a condition holds, in order, a piece at a time: nothing else of them is copied."""
+    pieces = [piece.filter(where).select(**columns) for piece in frame.iter_slices(PIECE_ROWS)]
+    return pl.concat(pieces).rechunk() if pieces else frame.select(**columns)
+
+
 def summed(frame: pl.DataFrame, *aggregates: pl.Expr, before: int = 0) -> tuple[Any, ...]:
     """What aggregates come to over all rows, worked out a piece at a time and added up.
 

@@ -13,7 +13,7 @@ from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, covered_ns, length, span, split, union
+from nsyskit.intervals import clip, length, overlap_ns, span, split, union
 from nsyskit.trace import Trace, Window
 
 BUSY_PARTS: Final = ("kernel", "graph", "memcpy", "memset")
@@ -118,14 +118,14 @@ def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:
     if not _kernels_overlap(trace, use):
         return 0
     kernels = _kernels(trace, use)
-    return int(covered_ns(kernels, inside).sum()) - int(covered_ns(inside, union(kernels)).sum())
+    return overlap_ns(kernels, inside) - overlap_ns(inside, union(kernels))
 
 
 def device_ledger(trace: Trace, use: GpuUse, window: Window, *, inside: pl.DataFrame | None = None) -> DeviceLedger:
     """The ledger of one GPU; with ``inside`` (merged, within the window) of those instants only."""
     pieces = pieces_over(trace, use, window)
     looked_at = span(window.start_ns, window.end_ns) if inside is None else inside
-    parts = {part: int(covered_ns(looked_at, frame).sum()) for part, frame in pieces.items()}
+    parts = {part: overlap_ns(looked_at, frame) for part, frame in pieces.items()}
     busy_ns, idle = sum(parts[part] for part in BUSY_PARTS), {cause: parts[cause] for cause in CAUSES}
     kernel_sum_ns = parts["kernel"] + _overlap_ns(trace, use, looked_at)
     return DeviceLedger(

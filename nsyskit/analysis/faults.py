@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.launches import launch_calls
+from nsyskit.analysis.launches import launched
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import HANDED_OVER, ROW, api_calls, api_names, gpu_tables, handing, op_calls
 from nsyskit.analysis.steps import find_steps
@@ -129,12 +129,14 @@ def _same_as_before(rows: pl.DataFrame) -> int:
 
 @once_per_trace
 def lost_kernels(trace: Trace) -> Lost:
-    launches = launch_calls(trace).filter(~pl.col("captured"))
-    found = handing(trace)[launches["call"]]
-    last = launches.filter(found)["start_ns"].max()
-    lost = launches.filter(~found)["start_ns"]
-    at_end = last is not None and bool((lost > last).all()) and len(lost) > 0
-    return Lost(launches.height, len(lost), at_end)
+    rows = launched(trace)
+    found = handing(trace)[rows]
+    lost = rows.filter(~found)
+    if lost.is_empty():
+        return Lost(len(rows), 0, at_end=False)
+    starts = api_calls(trace)["start_ns"]
+    last = starts[rows.filter(found)].max()
+    return Lost(len(rows), len(lost), at_end=last is not None and bool((starts[lost] > last).all()))
 
 
 @once_per_trace

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.launches import launch_calls
+from nsyskit.analysis.launches import LAUNCH, launched, rows_named, within
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import ROW, api_calls, api_names, gpu_ops, handing, op_calls
+from nsyskit.analysis.pairing import api_names, gpu_ops, handing, op_calls
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
+from nsyskit.frames import selected, summed
 from nsyskit.trace import Trace, Window
 
 GRAPH_CALLS: Final = {
@@ -21,6 +23,18 @@ GRAPH_CALLS: Final = {
     "updates": "^(cuda|cu)GraphExec.*Update|^(cuda|cu)GraphExecUpdate",
     "destroys": "^(cuda|cu)GraphExecDestroy",
 }
+
+
+_WAIT: Final = pl.col("start_ns") - pl.col("call_end_ns")
+PAIR: Final = {
+    "call": pl.col("call"),
+    "api_ns": pl.col("call_end_ns") - pl.col("call_start_ns"),
+    # the wait of a replay's later nodes holds the work of its earlier ones
+    "queue_ns": pl.when((_WAIT >= 0) & pl.col("first")).then(_WAIT),
+    "kern_ns": pl.col("end_ns") - pl.col("start_ns"),
+    "total_ns": pl.max_horizontal("end_ns", "call_end_ns") - pl.col("call_start_ns"),
+}
+"""Columns of ``launch_pairs``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,59 +108,61 @@ def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
     if not trace.meta.sources.get("cuda", False):
         raise MissingTableError("CUDA launches", hint="capture with --trace=cuda")
     window = window or default_window(trace)
-    inside = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
-    pairs = launch_pairs(trace, window)
-    calls = launch_calls(trace).filter(inside)
-    shorter = pairs.filter(pl.col("kern_ns") < pl.col("api_ns")).height
+    launches, named = (within(trace, rows, window) for rows in (launched(trace), rows_named(trace, LAUNCH)))
+    quantiles: dict[str, Quantiles] = {}
+    for name in ("api_ns", "queue_ns", "kern_ns", "total_ns"):  # all pairs at once would be the largest frame of all
+        quantiles[name] = _quantiles(launch_pairs(trace, window, [name]).to_series())
+    pairs, shorter = summed(
+        _kernels(trace), _in(window).sum(), (_in(window) & (PAIR["kern_ns"] < PAIR["api_ns"])).sum()
+    )
     return LaunchResult(
         window=window,
-        pairs=pairs.height,
-        launches=calls.filter(~pl.col("captured")).height,
-        api_ns=_quantiles(pairs["api_ns"]),
-        queue_ns=_quantiles(pairs["queue_ns"]),
-        kern_ns=_quantiles(pairs["kern_ns"]),
-        total_ns=_quantiles(pairs["total_ns"]),
-        shorter_than_launch_share=shorter / pairs.height if pairs.height else None,
-        orphans=gpu_ops(trace).filter(inside & pl.col("call").is_null()).height,
-        excluded_capture=calls.filter("captured").height,
+        pairs=pairs,
+        launches=len(launches),
+        **quantiles,
+        shorter_than_launch_share=shorter / pairs if pairs else None,
+        orphans=_orphans(trace, window),
+        excluded_capture=len(named) - len(launches),
         graph=_graph_health(trace, window),
     )
 
 
-def launch_pairs(trace: Trace, window: Window) -> pl.DataFrame:
-    """Kernels whose launch call starts in the window: ``call api_ns queue_ns kern_ns total_ns``."""
-    pairs = op_calls(trace).select("start_ns", "end_ns", "kind", "call", "call_start_ns", "call_end_ns")
-    launched = pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left")
-    pairs = pairs.filter((pl.col("kind") == "kernel") & launched)
-    wait = pl.col("start_ns") - pl.col("call_end_ns")
-    first_of_call = pl.col("call").is_first_distinct()
-    return pairs.select(
-        "call",
-        api_ns=pl.col("call_end_ns") - pl.col("call_start_ns"),
-        # the wait of a replay's later nodes holds the work of its earlier ones
-        queue_ns=pl.when((wait >= 0) & first_of_call).then(wait),
-        kern_ns=pl.col("end_ns") - pl.col("start_ns"),
-        total_ns=pl.max_horizontal("end_ns", "call_end_ns") - pl.col("call_start_ns"),
-    )
+def launch_pairs(trace: Trace, window: Window, columns: Sequence[str] = tuple(PAIR)) -> pl.DataFrame:
+    """Kernels whose launch call starts in the window: ``call api_ns queue_ns kern_ns total_ns``, or some of these."""
+    return selected(_kernels(trace), _in(window), **{name: PAIR[name] for name in columns})
+
+
+def _kernels(trace: Trace) -> pl.DataFrame:
+    """``op_calls``, and whether each is the first kernel of its call: of a replay, nearly all are not."""
+    ops = op_calls(trace)
+    alone = gpu_ops(trace)["call"].count() == handing(trace).sum()
+    call = pl.when(pl.col("kind") == "kernel").then("call")
+    return ops.with_columns(first=pl.lit(value=True) if alone else call.is_first_distinct())
+
+
+def _in(window: Window) -> pl.Expr:
+    begun = pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left").fill_null(value=False)
+    return (pl.col("kind") == "kernel") & begun
+
+
+def _orphans(trace: Trace, window: Window) -> int:
+    ops = gpu_ops(trace)
+    if not ops["call"].null_count():
+        return 0
+    starts = pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left")
+    return ops.filter(starts & pl.col("call").is_null()).height
 
 
 def _graph_health(trace: Trace, window: Window) -> GraphHealth:
-    names = api_names(trace)
-    calls = api_calls(trace).select("start_ns", "name_id", call=pl.int_range(pl.len(), dtype=ROW))
-    calls = calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
-    by_kind = {
-        kind: calls.join(names.filter(pl.col("base_name").str.contains(pattern)), on="name_id", how="semi")
-        for kind, pattern in GRAPH_CALLS.items()
-    }
+    rows = {kind: within(trace, rows_named(trace, pattern), window) for kind, pattern in GRAPH_CALLS.items()}
     whole = gpu_ops(trace).filter(pl.col("kind") == "graph")["call"].drop_nulls().unique()
-    by_graph = set(names.filter(pl.col("base_name").str.contains(GRAPH_CALLS["launches"]))["name_id"])
-    nodes = by_graph and op_calls(trace).filter(
-        (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(list(by_graph))
-    ).height  # fmt: skip
+    by_graph = api_names(trace).filter(pl.col("base_name").str.contains(GRAPH_CALLS["launches"]))["name_id"]
+    of_graphs = (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(by_graph.implode())
+    (nodes,) = summed(op_calls(trace), of_graphs.sum()) if len(by_graph) else (0,)
     return GraphHealth(
-        **{kind: rows.height for kind, rows in by_kind.items()},
-        recorded=by_kind["launches"].filter(handing(trace)[by_kind["launches"]["call"]]).height,
-        whole=by_kind["launches"].filter(pl.col("call").is_in(whole.implode())).height,
+        **{kind: len(calls) for kind, calls in rows.items()},
+        recorded=int(handing(trace)[rows["launches"]].sum()),
+        whole=int(rows["launches"].is_in(whole.implode()).sum()),
         node_level=bool(nodes),
     )
 
@@ -155,5 +171,18 @@ def _quantiles(values: pl.Series) -> Quantiles:
     known = values.drop_nulls()
     if known.is_empty():
         return Quantiles(None, None, None, None)
-    p50, p90, p99 = (int(known.quantile(q, interpolation="nearest") or 0) for q in (0.5, 0.9, 0.99))
-    return Quantiles(p50, p90, p99, float(known.mean()))  # type: ignore[arg-type]
+    mean = float(known.mean())  # type: ignore[arg-type]
+    p50, p90, p99 = _ranked(known, [int((len(known) - 1) * share + 0.5) for share in (0.5, 0.9, 0.99)])
+    return Quantiles(p50, p90, p99, mean)
+
+
+def _ranked(values: pl.Series, ranks: Sequence[int]) -> Iterator[int]:
+    """The values at ascending ranks. What lies below one is not looked at for the next."""
+    below = 0
+    for rank in ranks:
+        share = (rank - below) / max(len(values) - 1, 1)
+        found = int(values.quantile(share, interpolation="nearest") or 0)
+        yield found
+        rest = values.filter(values >= found)
+        below += len(values) - len(rest)
+        values = rest

@@ -54,8 +54,8 @@ def gpu_ops(trace: Trace) -> pl.DataFrame:
     frames = []
     for kind, table in gpu_tables(trace).items():
         rows = table.select(*_OP_COLUMNS, "correlation_id").collect()
-        place = {"kind": pl.lit(kind, Kind), "row": pl.int_range(pl.len(), dtype=ROW), "call": calls_of(trace, rows)}
-        frames.append(rows.drop("correlation_id").with_columns(**place))
+        place = pl.lit(kind, Kind).alias("kind"), pl.int_range(pl.len(), dtype=ROW).alias("row"), calls_of(trace, rows)
+        frames.append(rows.drop("correlation_id").with_columns(place))
     return by_time(frames)
 
 

@@ -20,7 +20,7 @@ from nsyskit.analysis.prompt_cost import PromptCost, prompt_cost
 from nsyskit.analysis.steps import find_steps, inside_steps, op_steps, step_at
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, covered_ns, intersect, length, union
+from nsyskit.intervals import clip, covered_ns, intersect, length, overlap_ns, union
 from nsyskit.trace import Trace, Window
 
 PHASES: Final = ("prefill", "decode", "mixed")
@@ -122,7 +122,7 @@ def busiest(trace: Trace) -> GpuUse:
         return gpu_uses(trace)[0]
     window, inside = window_all(trace), inside_steps(trace)
     busy = {
-        use: sum(int(covered_ns(inside, pieces_over(trace, use, window)[part]).sum()) for part in BUSY_PARTS)
+        use: sum(overlap_ns(inside, pieces_over(trace, use, window)[part]) for part in BUSY_PARTS)
         for use in gpu_uses(trace)
     }
     return max(busy, key=lambda use: busy[use])

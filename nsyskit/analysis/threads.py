@@ -18,7 +18,7 @@ from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, covered_ns, intersect, length, span, union
+from nsyskit.intervals import clip, intersect, length, overlap_ns, span, union
 from nsyskit.trace import Trace, Window
 
 PARTS: Final = ("sync", "submit", "cuda", "blocked", "os", "host")
@@ -105,7 +105,7 @@ def _common(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
 def _inside(merged: pl.DataFrame, busy: pl.DataFrame) -> int:
     """How long both hold; the longer one is only searched."""
     few, many = (merged, busy) if merged.height < busy.height else (busy, merged)
-    return int(covered_ns(few, many).sum())
+    return overlap_ns(few, many)
 
 
 @once_per_trace

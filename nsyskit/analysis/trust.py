@@ -12,7 +12,7 @@ from nsyskit.analysis.devices import DevicesResult, devices
 from nsyskit.analysis.faults import clocks, doubled_rows, lost_calls, lost_kernels
 from nsyskit.analysis.gpus import gpu_uses
 from nsyskit.analysis.launch import LaunchResult, launch
-from nsyskit.analysis.launches import launch_calls
+from nsyskit.analysis.launches import launched
 from nsyskit.analysis.pairing import api_calls, gpu_ops
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
@@ -98,7 +98,7 @@ def _diagnostics(trace: Trace) -> list[TrustNote]:
 
 
 def _kernels(trace: Trace) -> list[TrustNote]:
-    launches = launch_calls(trace).filter(~pl.col("captured")).height
+    launches = len(launched(trace))
     if launches == 0 or any(table.select(pl.len()).collect().item() for table in (trace.kernels, trace.graphs)):
         return []
     text = (

@@ -1,7 +1,7 @@
 """Columns of large SQLite exports, kept as Parquet files in the user's cache: a second look decodes no rows.
 
-**Where it is hooked in.** ``open_trace`` asks ``kept_columns`` for the ``ColumnStore`` of a file; ``RowCounts`` keeps its
-counts there, and ``lazy_tables(source, kept=…)`` hands each of its tables to ``ColumnStore.table``. A ``Table`` is
+**Where it is hooked in.** ``open_trace`` asks ``kept_columns`` for the ``ColumnStore`` of a file; ``RowCounts`` keeps
+its counts there, and ``lazy_tables(source, kept=…)`` hands each of its tables to ``ColumnStore.table``. A ``Table`` is
 anything with ``frame``, ``bad`` and ``lazy``; what is behind it may change freely. Nothing else knows of the cache.
 
 **What is kept.** Canonical tables of numbers only, after all conversions: the core columns of a table in one file, each
