@@ -13,14 +13,15 @@ from nsyskit.analysis.copies import PURPOSES, copy_purposes
 from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, device_ledger, device_pieces, pieces_over
 from nsyskit.analysis.gpus import GpuUse, gpu_uses
 from nsyskit.analysis.hotspots import kernel_facts
-from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
+from nsyskit.analysis.launches import GRAPH_LAUNCH, launched, rows_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import HANDED_OVER, api_calls, call_classes, op_calls
 from nsyskit.analysis.prompt_cost import PromptCost, prompt_cost
-from nsyskit.analysis.steps import find_steps, inside_steps, op_steps, step_at
+from nsyskit.analysis.steps import find_steps, inside_steps, op_steps
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, covered_ns, intersect, length, overlap_ns, union
+from nsyskit.frames import PIECE_ROWS, kept
+from nsyskit.intervals import clip, count_before, covered_ns, intersect, length, overlap_ns, union
 from nsyskit.trace import Trace, Window
 
 PHASES: Final = ("prefill", "decode", "mixed")
@@ -152,19 +153,32 @@ def step_rows(trace: Trace) -> pl.DataFrame:
 
 
 def _counts(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
-    syncs = api_calls(trace).filter(call_classes(trace) == "sync")
-    kinds = op_calls(trace)["kind"]
-    ops = {name: op_steps(trace).filter(kinds == kind) for name, kind in (("kernels", "kernel"), ("copies", "memcpy"))}
-    tables = {
-        "launches": launch_calls(trace).filter(~pl.col("captured")),
-        "graph_launches": calls_named(trace, GRAPH_LAUNCH),
-        "captures": calls_named(trace, "^(cuda|cu)StreamBeginCapture"),
-        "allocations": calls_named(trace, _ALLOCATES),
-        "loads": calls_named(trace, _LOADS),
-        "syncs": syncs,
+    calls = {
+        "launches": launched(trace),
+        "graph_launches": rows_named(trace, GRAPH_LAUNCH),
+        "captures": rows_named(trace, "^(cuda|cu)StreamBeginCapture"),
+        "allocations": rows_named(trace, _ALLOCATES),
+        "loads": rows_named(trace, _LOADS),
+        "syncs": (call_classes(trace) == "sync").arg_true(),
     }
-    at = ops | {name: step_at(trace, table) for name, table in tables.items()}
-    return pl.DataFrame([_per_step(at[name], rows.height).alias(name) for name in (*COUNTS[:-1], *_EVENTS)])
+    kernels = kernels_by_step(trace)
+    counts = {
+        "kernels": _per_step(kernels["index"], rows.height, kernels["count"]),
+        "copies": _per_step(op_steps(trace).filter(op_calls(trace)["kind"] == "memcpy"), rows.height),
+    } | {name: _calls_per_step(trace, rows, called) for name, called in calls.items()}
+    return pl.DataFrame([counts[name].alias(name) for name in (*COUNTS[:-1], *_EVENTS)])
+
+
+def _calls_per_step(trace: Trace, rows: pl.DataFrame, calls: pl.Series) -> pl.Series:
+    """How many of ascending rows of ``api_calls`` begin within each step, on its thread."""
+    begins = api_calls(trace).select(pl.col("start_ns", "pid", "tid").gather(calls))
+    counted = [pl.Series(dtype=pl.Int64)]
+    order = [pl.Series(dtype=pl.Int64)]
+    for (pid, tid), own in rows.group_by("pid", "tid", maintain_order=True):
+        starts = kept(begins, (pl.col("pid") == pid) & (pl.col("tid") == tid))["start_ns"]
+        counted.append(count_before(starts, own["end_ns"]) - count_before(starts, own["begin_ns"]))
+        order.append(own["index"])
+    return pl.concat(counted)[pl.concat(order).arg_sort()]
 
 
 def _per_step(steps_of: pl.Series, height: int, values: pl.Series | None = None) -> pl.Series:
@@ -230,11 +244,14 @@ def _quantile(values: pl.Series, share: float) -> float | None:
 @once_per_trace
 def kernels_by_step(trace: Trace) -> pl.DataFrame:
     """Kernels by step and name: ``index name_id dur count``."""
-    ops = op_calls(trace).select("kind", "row", index=op_steps(trace), dur=pl.col("end_ns") - pl.col("start_ns"))
-    ids = trace.kernels.select("name_id").collect()["name_id"]
-    rows = ops.filter((pl.col("kind") == "kernel") & pl.col("index").is_not_null())
-    rows = rows.select(pl.col("index").cast(pl.Int64), pl.lit(ids).gather("row").alias("name_id"), "dur")
-    return rows.group_by("index", "name_id").agg(pl.col("dur").sum(), count=pl.len().cast(pl.Int64))
+    ids = pl.lit(trace.kernels.select("name_id").collect()["name_id"])
+    ops = op_calls(trace).select("kind", "row", "start_ns", "end_ns", index=op_steps(trace))
+    in_steps = (pl.col("kind") == "kernel") & pl.col("index").is_not_null()
+    keys = pl.col("index").cast(pl.Int64), ids.gather("row").alias("name_id")
+    counted = {"dur": (pl.col("end_ns") - pl.col("start_ns")).sum(), "count": pl.len().cast(pl.Int64)}
+    # a piece holds few steps: its groups stay in a core's cache
+    pieces = [piece.filter(in_steps).group_by(keys).agg(**counted) for piece in ops.iter_slices(PIECE_ROWS)]
+    return pl.concat(pieces).group_by("index", "name_id").agg(pl.col("dur", "count").sum())
 
 
 @once_per_trace
