@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import polars as pl
@@ -16,13 +16,15 @@ from nsyskit.analysis.launches import calls_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes, gpu_ops, handing
-from nsyskit.frames import kept
+from nsyskit.frames import kept, selected
 from nsyskit.intervals import clip, complement, count_before, intersect, span, split, subtract, union, without
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
 CAUSES: Final = ("unknown", "peer", "dispatch", "submit", "sync", "cuda", "profiler", "blocked", "os", "host")
 OsClass = pl.Enum(["blocked", "os"])
+THREAD_PARTS: Final = ("sync", "submit", "cuda", "blocked", "os")
+"""Classes of calls that a thread may be inside of."""
 _PROFILER_WORDS: Final = "(?i)flush|overhead|buffer"
 _SPAN: Final = ("start_ns", "end_ns")
 
@@ -77,19 +79,38 @@ def _idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Da
 
 
 def _layers(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Every cause but the last, in order, as merged instants of the window; one at a time, since each may be large."""
+    """Every cause but the last, in order, as merged instants; one at a time, since each may be large."""
     drivers = _drivers(trace, use, window)
-    calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
-    calls = clip(_of_threads(calls, drivers).select(*_SPAN, "class"), window.start_ns, window.end_ns)
-    yield "unknown", _unknown(trace, use, window, idle, calls)
+    inside = {part: _of_any(trace, drivers, part) for part in THREAD_PARTS}
+    yield "unknown", _unknown(trace, use, window, idle, [inside[part] for part in ("submit", "sync", "cuda")])
     yield "peer", _peer(trace, use, window)
     yield "dispatch", _dispatch(trace, use, window, idle)
     for part in ("submit", "sync", "cuda"):
-        yield part, union(calls.filter(pl.col("class") == part))
+        yield part, inside[part]
     yield "profiler", union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns))
-    os_calls = clip(_of_threads(classified_os_calls(trace), drivers), window.start_ns, window.end_ns)
     for part in ("blocked", "os"):
-        yield part, union(os_calls.filter(pl.col("class") == part))
+        yield part, inside[part]
+
+
+def _of_any(trace: Trace, threads: pl.DataFrame, part: str) -> pl.DataFrame:
+    """When any of the threads was inside calls of a class."""
+    frames = [thread_instants(trace, pid, tid)[part] for pid, tid in threads.iter_rows()]
+    return frames[0] if len(frames) == 1 else union(pl.concat([span(0, 0), *frames]))
+
+
+@once_per_trace
+def thread_instants(trace: Trace, pid: int, tid: int) -> dict[str, pl.DataFrame]:
+    """When a thread was inside calls of each class of ``THREAD_PARTS``: merged, over the whole trace."""
+    own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
+    calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
+    os_calls = classified_os_calls(trace).select(calls.columns)
+    return {
+        part: union(
+            selected(rows, own & (pl.col("class") == part), start_ns=pl.col("start_ns"), end_ns=pl.col("end_ns"))
+        )
+        for rows, parts in ((calls, ("sync", "submit", "cuda")), (os_calls, ("blocked", "os")))
+        for part in parts
+    }
 
 
 @once_per_trace
@@ -151,8 +172,10 @@ def _peer(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
     return union(pl.concat(pieces)) if pieces else span(0, 0)
 
 
-def _unknown(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
-    """Instants that this file cannot explain."""
+def _unknown(
+    trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, calls: Sequence[pl.DataFrame]
+) -> pl.DataFrame:
+    """Instants that this file cannot explain. ``calls`` are those of the threads that feed the GPU."""
     if api_calls(trace).is_empty():
         return span(window.start_ns, window.end_ns)
     lost = lost_graph_launches(trace, use.pids).join(_elsewhere(trace, use, window), on=["pid", "tid"], how="anti")
@@ -160,7 +183,7 @@ def _unknown(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, call
     orphans = ops_of(trace, use).filter(pl.col("call").is_null())
     if not orphans.is_empty():
         before_orphans = idle.filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
-        pieces.append(subtract(before_orphans, union(calls)).select(_SPAN))
+        pieces.append(subtract(before_orphans, union(pl.concat(calls))).select(_SPAN))
     return union(pl.concat(pieces))
 
 

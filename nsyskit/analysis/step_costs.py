@@ -133,13 +133,12 @@ def _offload(trace: Trace, use: GpuUse, window: Window, inside: pl.DataFrame) ->
     """Idle time for the host between a step's first and last operation on one GPU."""
     ops = op_calls(trace).select("start_ns", "end_ns", "pid", "device", at=HANDED_OVER).with_columns(op_steps(trace))
     forward_ends = find_steps(trace).steps["forward_end_ns"]
-    spans = (
-        ops.filter((pl.col("at") < pl.lit(forward_ends).gather("step")) & use.matches())
-        .group_by("step")
-        .agg(pl.col("start_ns").min(), pl.col("end_ns").max())
-    )
-    pieces = device_pieces(trace, use, window)
-    host = union(pl.concat([pieces[cause] for cause in ("host", "os", "blocked")]))
+    own = (pl.col("at") < pl.lit(forward_ends).gather("step")) & use.matches()
+    span_of = pl.col("start_ns").min(), pl.col("end_ns").max()
+    pieces = [piece.filter(own).group_by("step").agg(span_of) for piece in ops.iter_slices(PIECE_ROWS)]
+    spans = pl.concat(pieces).group_by("step").agg(span_of)
+    idle = device_pieces(trace, use, window)
+    host = union(pl.concat([idle[cause] for cause in ("host", "os", "blocked")]))
     return length(intersect(intersect(host, inside), union(spans)))
 
 

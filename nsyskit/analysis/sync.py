@@ -11,13 +11,15 @@ from typing import Final
 
 import polars as pl
 
+from nsyskit.analysis.causes import thread_instants
 from nsyskit.analysis.gpus import feeds
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import ROW, api_calls, api_names, blocking_copies, call_classes, op_calls
 from nsyskit.analysis.threads import fed_busy
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, covered_ns, intersect, length, union
+from nsyskit.frames import kept, selected
+from nsyskit.intervals import clip, covered_ns, length, overlap_ns
 from nsyskit.trace import Trace, Window
 
 SYNC_CLASSES: Final = ("no_wait", "upload", "gpu_wait", "host_bound")
@@ -98,7 +100,7 @@ def _calls(trace: Trace, window: Window | None) -> pl.DataFrame:
     calls = api_calls(trace).with_columns(call_classes(trace).alias("class"), call=pl.int_range(pl.len(), dtype=ROW))
     if window is None:
         return calls
-    return calls.filter(pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
+    return kept(calls, pl.col("start_ns").is_between(window.start_ns, window.end_ns, "left"))
 
 
 def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
@@ -120,12 +122,10 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
 
 def _waits(trace: Trace, window: Window) -> tuple[int, int]:
     wait = whole = 0
-    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid").filter(call_classes(trace) == "sync")
     for pid, tid in feeds(trace, window).select("pid", "tid").unique().iter_rows():
-        own = calls.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
-        inside = union(clip(own, window.start_ns, window.end_ns))
+        inside = clip(thread_instants(trace, pid, tid)["sync"], window.start_ns, window.end_ns)
         whole += length(inside)
-        wait += length(intersect(inside, fed_busy(trace, pid, tid, window)))
+        wait += overlap_ns(inside, fed_busy(trace, pid, tid, window))
     return wait, whole - wait
 
 
@@ -203,69 +203,71 @@ def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
 def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
     """``syncs`` with ``anything`` and ``beyond_upload``: was work, or other work than HtoD copies, unfinished?"""
     ops = _handed_over(trace)
-    beyond = ops.filter(~pl.col("upload"))
-    anything = _reaches(syncs, ops) | syncs["call"].is_in(blocking_copies(trace)["call"].unique().implode())
-    own_beyond = blocking_copies(trace).filter(~_is_upload(trace, blocking_copies(trace)))["call"]
+    anything = _reaches(syncs, ops, pl.lit(value=True)) | syncs["call"].is_in(
+        blocking_copies(trace)["call"].unique().implode()
+    )
+    labels = trace.memcpys.select("label").collect()["label"]
+    own_beyond = blocking_copies(trace).filter(labels[blocking_copies(trace)["row"]] != "HtoD")["call"]
     return syncs.with_columns(
         anything=anything,
-        beyond_upload=_reaches(syncs, beyond) | syncs["call"].is_in(own_beyond.unique().implode()),
+        beyond_upload=_reaches(syncs, ops, ~pl.col("upload")) | syncs["call"].is_in(own_beyond.unique().implode()),
     )
 
 
 def _handed_over(trace: Trace) -> pl.DataFrame:
-    """Operations by the instant they were handed over: ``pid context stream at end_ns upload orphan``.
+    """Operations, and ``at``, when they were handed over: ``pid context stream at end_ns upload orphan``.
 
     Of an orphan the file says only when it ran: it stands at its start.
     """
-    ops = op_calls(trace)
-    handed_over = ops.select(
+    return op_calls(trace).select(
         "pid",
         "context",
         "stream",
         "end_ns",
         at=pl.coalesce("call_end_ns", "start_ns"),
-        upload=_is_upload(trace, ops),
+        upload=_is_upload(trace),
         orphan=pl.col("call").is_null(),
     )
-    return handed_over if handed_over["at"].is_sorted() else handed_over.sort("at", maintain_order=True)
 
 
-def _is_upload(trace: Trace, ops: pl.DataFrame) -> pl.Series:
+def _is_upload(trace: Trace) -> pl.Series:
+    """Whether each row of ``op_calls`` is an HtoD copy."""
+    ops = op_calls(trace)
     labels = trace.memcpys.select("label").collect()["label"]
-    copies = ops["kind"] == "memcpy"
-    if labels.is_empty():
-        return pl.Series("upload", [False]).new_from_index(0, ops.height)
-    label = labels[pl.select(pl.when(copies).then(ops["row"]).otherwise(0)).to_series()]
-    return (copies & (label == "HtoD")).alias("upload")
+    places = (ops["kind"] == "memcpy").arg_true()
+    uploads = places.filter(labels[ops["row"][places]] == "HtoD")
+    return pl.repeat(0, ops.height, dtype=pl.UInt8, eager=True).scatter(uploads, 1).cast(pl.Boolean).alias("upload")
 
 
-def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
-    """For each sync whether work on what it awaits was unfinished when it began.
+def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> pl.Series:
+    """For each sync whether work on what it awaits was unfinished when it began; only operations ``among`` count.
 
     That is an operation handed over before and done after; of operations without a call those that ran meanwhile.
     """
     begun = syncs.select("pid", "context", "stream", "start_ns", by="start_ns")
     ended = syncs.select("pid", "context", "stream", "start_ns", by=pl.col("end_ns") - 1)
     if not ops["orphan"].any():
-        return _done_after(begun, ops)
-    return _done_after(begun, ops.filter(~pl.col("orphan"))) | _done_after(ended, ops.filter("orphan"))
+        return _done_after(begun, ops, among)
+    return _done_after(begun, ops, among & ~pl.col("orphan")) | _done_after(ended, ops, among & pl.col("orphan"))
 
 
-def _done_after(syncs: pl.DataFrame, ops: pl.DataFrame) -> pl.Series:
-    """Whether of the operations there ``by`` an instant, on what is awaited, one ends after ``start_ns``."""
+def _done_after(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> pl.Series:
+    """Whether of operations handed over ``by`` an instant, on what is awaited, one ends after ``start_ns``."""
     waits = syncs.with_row_index("row")
     few = waits.select(_PLACES).n_unique() <= _FEW_PLACES if waits.height else True
-    frames = _place_by_place(waits, ops) if few else _all_places(waits, ops)
+    frames = _place_by_place(waits, ops, among) if few else _all_places(waits, ops, among)
     schema = {"row": pl.UInt32, "unfinished": pl.Boolean}
     return pl.concat([pl.DataFrame(schema=schema), *frames], how="vertical_relaxed").sort("row")["unfinished"]
 
 
-def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame) -> list[pl.DataFrame]:
+def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> list[pl.DataFrame]:
     """``row unfinished``: the operations of each place are searched; as fast as can be for a few of them."""
     frames = []
     for place, waits in syncs.group_by(_PLACES):
         known = [pl.col(name) == value for name, value in zip(_PLACES, place, strict=True) if value is not None]
-        there = ops.select(*_PLACES, "at", "end_ns").filter(pl.all_horizontal(known))
+        there = selected(ops, pl.all_horizontal(among, *known), at=pl.col("at"), end_ns=pl.col("end_ns"))
+        if not there["at"].is_sorted():  # a stream's operations run in the order in which they were handed over
+            there = there.sort("at")
         there = there.select("at", pl.col("end_ns").cum_max())
         last = pl.Series(there["at"].search_sorted(waits["by"], side="right")).cast(pl.Int64) - 1
         reach = there["end_ns"].gather(pl.select(pl.when(last >= 0).then(last)).to_series())
@@ -273,9 +275,10 @@ def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame) -> list[pl.DataFrame
     return frames
 
 
-def _all_places(syncs: pl.DataFrame, ops: pl.DataFrame) -> list[pl.DataFrame]:
+def _all_places(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> list[pl.DataFrame]:
     """The same for any number of places in one go: those that name the same columns together."""
     frames = []
+    ops = ops.filter(among).sort("at")
     for unnamed, waits in syncs.group_by(pl.col(name).is_null().alias(f"no_{name}") for name in _PLACES):
         known = [name for name, absent in zip(_PLACES, unnamed, strict=True) if not absent]
         reach = pl.col("end_ns").cum_max()

@@ -11,17 +11,16 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import classified_os_calls
+from nsyskit.analysis.causes import THREAD_PARTS, thread_instants
 from nsyskit.analysis.gpus import busy_of, feeds, gpu_uses
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.analysis.pairing import api_calls, call_classes
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.intervals import clip, intersect, length, overlap_ns, span, union
 from nsyskit.trace import Trace, Window
 
-PARTS: Final = ("sync", "submit", "cuda", "blocked", "os", "host")
+PARTS: Final = (*THREAD_PARTS, "host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,8 @@ def threads(trace: Trace, *, window: Window | None = None) -> ThreadsResult:
 
 
 def _ledger(trace: Trace, pid: int, tid: int, window: Window) -> ThreadLedger:
-    own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
-    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid").with_columns(call_classes(trace).alias("class"))
-    calls = calls.filter(own).select("start_ns", "end_ns", "class")
-    layers = [(part, calls.filter(pl.col("class") == part)) for part in ("sync", "submit", "cuda")]
-    os_calls = classified_os_calls(trace).select(*calls.columns, "pid", "tid").filter(own)
-    layers += [(part, os_calls.filter(pl.col("class") == part)) for part in ("blocked", "os")]
-    bare = {part: clip(frame.select("start_ns", "end_ns"), window.start_ns, window.end_ns) for part, frame in layers}
+    layers = thread_instants(trace, pid, tid)
+    bare = {part: clip(layers[part], window.start_ns, window.end_ns) for part in THREAD_PARTS}
     total, over_busy = _split(window, bare, fed_busy(trace, pid, tid, window))
     return ThreadLedger(
         pid=pid,
@@ -80,14 +74,13 @@ def _ledger(trace: Trace, pid: int, tid: int, window: Window) -> ThreadLedger:
 def _split(
     window: Window, layers: Mapping[str, pl.DataFrame], busy: pl.DataFrame
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """How much each part holds of the window, and of its busy time.
+    """How much each part holds of the window, and of its busy time; all frames are merged.
 
     The first part that holds counts, so a part is its layer without what those before it have taken.
     """
     total, over_busy = {}, {}
     earlier: list[pl.DataFrame] = []
-    for part, layer in layers.items():
-        own = union(layer)
+    for part, own in layers.items():
         taken = union(pl.concat([span(0, 0), *(_common(own, other) for other in earlier)]))
         total[part] = length(own) - length(taken)
         over_busy[part] = _inside(own, busy) - _inside(taken, busy)
