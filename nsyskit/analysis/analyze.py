@@ -171,8 +171,9 @@ def analyze(
         for derive in (find_steps, whole_pieces) if wanted - _PLAIN else ():
             pool.submit(derive, trace)
         found = pool.map(lambda name: _or_none(runs[name], *_source(name, trace, window, shares)), runs)
+        trusted = pool.submit(trust, trace, window=window)
         sections = dict(zip(runs, found, strict=True))
-    told = [*trust(trace, window=window), *program_notes(sections.get("program"))]
+    told = [*trusted.result(), *program_notes(sections.get("program"))]
     notes = errors_first([*told, _FUSED] if shares is not None else told)
     judged = None
     if "verdict" in wanted:
