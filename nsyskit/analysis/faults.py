@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import launched
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import HANDED_OVER, ROW, api_calls, api_names, gpu_tables, handing, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, ROW, api_calls, api_names, gpu_tables, handing, matches, op_calls
 from nsyskit.analysis.steps import find_steps
 from nsyskit.frames import summed
 from nsyskit.intervals import assign
@@ -86,9 +86,10 @@ def _waits(trace: Trace) -> pl.DataFrame:
     names = api_names(trace).filter(pl.col("base_name").is_in(_WAITS)).select("name_id")
     calls = api_calls(trace).join(names, on="name_id", how="semi", maintain_order="left")
     calls = calls.gather_every(max(1, -(-calls.height // _SAMPLE)))
-    awaited = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
-    awaited = awaited.unique(["pid", "correlation_id"], keep="first", maintain_order=True)
-    return calls.join(awaited, on=["pid", "correlation_id"], how="inner", maintain_order="left")
+    syncs = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
+    at = matches(syncs, calls)
+    awaited = syncs.select(pl.col("context", "stream").gather(at))
+    return pl.concat([calls, awaited], how="horizontal").filter(at.is_not_null())
 
 
 def _late(ops: pl.DataFrame, waits: pl.DataFrame, key: tuple[object, ...]) -> int:

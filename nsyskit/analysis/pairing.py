@@ -14,7 +14,7 @@ import polars as pl
 from nsyskit.analysis.calls import classify_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.frames import by_time, with_literals
+from nsyskit.frames import by_time, distinct, kept, with_literals
 from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
@@ -73,30 +73,31 @@ def handing(trace: Trace) -> pl.Series:
 
 
 def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:
-    """For rows with ``pid`` and ``correlation_id`` the row of ``api_calls`` with both, null where there is none.
+    """For rows with ``pid`` and ``correlation_id`` the row of ``api_calls`` with both, null where there is none."""
+    return matches(api_calls(trace), rows).alias("call")
 
-    The ids of one process are distinct among its calls; a damaged file may repeat one, then the first call counts.
+
+def matches(table: pl.DataFrame, rows: pl.DataFrame) -> pl.Series:
+    """For each of ``rows`` the row of ``table`` with the same ``pid`` and ``correlation_id``, null where there is none.
+
+    The ids of one process are distinct among its calls; a damaged file may repeat one, then the first row counts.
     """
-    calls = api_calls(trace).select("pid", "correlation_id", call=pl.int_range(pl.len(), dtype=ROW))
-    if calls["correlation_id"].null_count():
-        calls = calls.drop_nulls("correlation_id")
-    pids = rows["pid"].unique().drop_nulls().to_list()
-    found = pl.Series("call", [None], dtype=ROW).new_from_index(0, rows.height)
+    keys = table.select("pid", "correlation_id", row=pl.int_range(pl.len(), dtype=ROW))
+    keys = kept(keys, pl.col("correlation_id").is_not_null())
+    pids = distinct(rows.select("pid")).drop_nulls()["pid"].to_list()
+    found = pl.repeat(None, rows.height, dtype=ROW, eager=True)
     for pid in pids:
-        strangers = calls["pid"] != pid
-        own = calls.filter(pl.col("pid") == pid) if strangers.any() or strangers.null_count() else calls
-        here = rows["pid"] == pid
-        ids = (
-            rows["correlation_id"]
-            if len(pids) == 1
-            else pl.select(pl.when(here).then(rows["correlation_id"])).to_series()
-        )
-        of_pid = _looked_up(own["correlation_id"], own["call"], ids)
-        found = of_pid if len(pids) == 1 else pl.select(pl.when(here).then(of_pid).otherwise(found)).to_series()
-    return found.alias("call")
+        own = kept(keys, pl.col("pid") == pid)
+        if len(pids) == 1:
+            return looked_up(own["correlation_id"], own["row"], rows["correlation_id"])
+        here = pl.col("pid") == pid
+        wanted = rows.select(pl.when(here).then("correlation_id")).to_series()
+        of_pid = looked_up(own["correlation_id"], own["row"], wanted)
+        found = rows.select(pl.when(here).then(of_pid).otherwise(found)).to_series()
+    return found
 
 
-def _looked_up(keys: pl.Series, values: pl.Series, wanted: pl.Series) -> pl.Series:
+def looked_up(keys: pl.Series, values: pl.Series, wanted: pl.Series) -> pl.Series:
     """The value of each wanted key, null without one.
 
     CUPTI counts correlation ids up, so that a table indexed by them is small and much faster than a hash join.
@@ -109,7 +110,7 @@ def _looked_up(keys: pl.Series, values: pl.Series, wanted: pl.Series) -> pl.Seri
         return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["value"]
     table = pl.Series("value", [None], dtype=values.dtype).new_from_index(0, high - low + 1)
     table = table.scatter((keys - low).reverse(), values.reverse())  # the first of equal keys is written last
-    if wanted.null_count() or (wanted < low).any() or (wanted > high).any():
+    if wanted.null_count() or not low <= int(wanted.min() or 0) <= int(wanted.max() or 0) <= high:  # type: ignore[arg-type]
         wanted = pl.select(pl.when(wanted.is_between(low, high)).then(wanted)).to_series()
     return table.gather(wanted - low)
 

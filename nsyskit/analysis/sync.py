@@ -14,7 +14,16 @@ import polars as pl
 from nsyskit.analysis.causes import thread_instants
 from nsyskit.analysis.gpus import feeds
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import ROW, api_calls, api_names, blocking_copies, call_classes, op_calls
+from nsyskit.analysis.pairing import (
+    ROW,
+    api_calls,
+    api_names,
+    blocking_copies,
+    call_classes,
+    looked_up,
+    matches,
+    op_calls,
+)
 from nsyskit.analysis.threads import fed_busy
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
@@ -179,25 +188,17 @@ def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
     The SYNCHRONIZATION table knows them, by process and correlation id; a copy waits on its own stream. A stream's
     number means something only in its context; the table's device is 0 whatever the device (2026.2, two GPUs).
     """
-    waits = (
-        trace.syncs.select("pid", "correlation_id", "context", "stream")
-        .collect()
-        .drop_nulls("correlation_id")
-        .unique(["pid", "correlation_id"], keep="first", maintain_order=True)
-        .with_columns(pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream").alias("stream"))
-    )
-    copies = (
-        op_calls(trace)
-        .filter(pl.col("call").is_not_null() & (pl.col("kind") == "memcpy"))
-        .select("call", copy_context="context", copy_stream="stream")
-        .unique("call", keep="first", maintain_order=True)
-    )
-    return (
-        calls.join(waits, on=["pid", "correlation_id"], how="left", maintain_order="left")
-        .join(copies, on="call", how="left", maintain_order="left")
-        .with_columns(context=pl.coalesce("copy_context", "context"), stream=pl.coalesce("copy_stream", "stream"))
-        .drop("copy_context", "copy_stream")
-    )
+    syncs = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
+    copies = op_calls(trace).filter(pl.col("call").is_not_null() & (pl.col("kind") == "memcpy"))
+    own = looked_up(copies["call"], pl.int_range(copies.height, dtype=ROW, eager=True), calls["call"])
+    at = matches(syncs, calls)
+    stream = pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream")
+    awaited = syncs.select(pl.col("context").gather(at), stream.gather(at).alias("stream"))
+    copied = copies.select(pl.col("context", "stream").gather(own).name.prefix("copy_"))
+    both = pl.concat([calls, awaited, copied], how="horizontal")
+    return both.with_columns(
+        context=pl.coalesce("copy_context", "context"), stream=pl.coalesce("copy_stream", "stream")
+    ).drop("copy_context", "copy_stream")
 
 
 def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
