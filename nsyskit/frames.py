@@ -38,7 +38,7 @@ def by_time(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     Columns as in ``with_literals``. Rows of equal times stand in the order of their frames.
     """
     names, constants = frames[0].columns, _constants(frames)
-    filled = [frame.select(pl.exclude(*constants)) for frame in frames if frame.height] or [frames[0]]
+    filled = [frame.drop(*constants) for frame in frames if frame.height] or [frames[0]]
     rows, *others = filled
     if others:
         # the first are nearly all: merging walks both once, sorting would copy and compare them all
