@@ -17,7 +17,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes, gpu_ops, handing
 from nsyskit.frames import kept, selected
-from nsyskit.intervals import clip, complement, count_before, intersect, span, split, subtract, union, without
+from nsyskit.intervals import clip, complement, intersect, span, split, subtract, union, without
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
@@ -136,19 +136,17 @@ def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
 def _dispatch(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> pl.DataFrame:
     """Instants at which an operation was handed over and had not begun, as far as they lie in ``idle``; merged.
 
-    No operation begins inside a gap, so what is pending there is what begins at its end or later, and a gap is pending
-    from the first end of a call that handed over any of these.
+    No operation begins inside a gap, so what is pending there is what begins at its end or later: before each operation
+    the GPU waits for it from the end of all before it, or from the first end of a call that handed it or a later one
+    over.
     """
     ops = ops_of(trace, use)
-    begins = ops["start_ns"]
-    if (begins == ops["end_ns"]).any():  # an operation that took no time may begin inside a gap
+    if (ops["start_ns"] == ops["end_ns"]).any():  # an operation that took no time may begin inside a gap
         return intersect(idle, union(_pending(trace, use, window)))
-    first_handed_over = ops["call_end_ns"].fill_null(LATEST_NS).cum_min(reverse=True)
-    gaps = idle.with_columns(after=count_before(begins, idle["end_ns"])).filter(pl.col("after") < len(begins))
-    since = first_handed_over.gather(gaps["after"])
-    return gaps.select(pl.max_horizontal("start_ns", since).alias("start_ns"), "end_ns").filter(
-        pl.col("start_ns") < pl.col("end_ns")
-    )
+    done_before = pl.col("end_ns").cum_max().shift(fill_value=window.start_ns)
+    handed_over = pl.col("call_end_ns").fill_null(LATEST_NS).cum_min(reverse=True)
+    waits = ops.select(start_ns=pl.max_horizontal(done_before, handed_over), end_ns="start_ns")
+    return clip(waits.filter(pl.col("start_ns") < pl.col("end_ns")), window.start_ns, window.end_ns)
 
 
 def _pending(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:

@@ -17,8 +17,9 @@ import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
-from nsyskit.analysis.pairing import op_calls
+from nsyskit.analysis.pairing import ROW, matches, op_calls
 from nsyskit.errors import MissingTableError
+from nsyskit.frames import selected
 from nsyskit.trace import Trace, Window
 
 DURATION_COLUMNS: Final = (
@@ -29,6 +30,16 @@ SIZE_COLUMNS: Final = (
 )  # fmt: skip
 EXEC_STATISTICS: Final = ("avg", "med", "min", "max", "stddev")
 _DUR = pl.col("end_ns") - pl.col("start_ns")
+
+
+_WAIT: Final = pl.col("kernel_start") - pl.col("api_end")
+_PARTS: Final = {
+    "total": pl.max_horizontal("api_end", "kernel_end") - pl.col("api_start"),
+    "api": pl.col("api_end") - pl.col("api_start"),
+    "queue": pl.when(_WAIT >= 0).then(_WAIT),
+    "kernel": pl.col("kernel_end") - pl.col("kernel_start"),
+}
+"""What a launch and its kernel took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +113,21 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     any, the queue's columns are null (its spread 0.0). A window selects pairs whose call starts inside it.
     """
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
-    wait = pl.col("kernel_start") - pl.col("api_end")
-    parts = {
-        "total": pl.max_horizontal("api_end", "kernel_end") - pl.col("api_start"),
-        "api": pl.col("api_end") - pl.col("api_start"),
-        "queue": pl.when(wait >= 0).then(wait),
-        "kernel": pl.col("kernel_end") - pl.col("kernel_start"),
-    }
     keys = ["pid", "tid", "device", "api_id", "kernel_id"]
     pairs = _pairs(trace, window)
-    varying = [key for key in keys if pairs[key].n_unique() > 1] or keys  # one key is grouped by much faster than five
-    rows = (
-        pairs.select(*keys, *(part.alias(name) for name, part in parts.items()))
-        .group_by(varying)
-        .agg(
-            *(pl.col(key).first() for key in keys if key not in varying),
-            pl.col("total").sum().alias("sum_ns"),
-            pl.len().cast(pl.Int64).alias("count"),
-            pl.col("queue").count().cast(pl.Int64).alias("queue_count"),
-            *(expression for name in parts for expression in _statistics(pl.col(name), prefix=f"{name}_")),
-        )
+    constant = pairs.select((pl.col(keys).min() == pl.col(keys).max()) & (pl.col(keys).null_count() == 0))
+    varying = [key for key in keys if not constant.item(0, key)] or keys  # one key is grouped by much faster than five
+    rows = pairs.group_by(varying).agg(
+        *(pl.col(key).first() for key in keys if key not in varying),
+        pl.col("total").sum().alias("sum_ns"),
+        pl.len().cast(pl.Int64).alias("count"),
+        pl.col("queue").count().cast(pl.Int64).alias("queue_count"),
+        *(expression for name in _PARTS for expression in _statistics(pl.col(name), prefix=f"{name}_")),
     )
     rows = named(trace, rows, column="api_id", name="api", printed=printed_api_name)
     rows = named(trace, rows, column="kernel_id", name="kernel")
     order = ["sum_ns", "pid", "tid", "device", "api", "kernel"]
-    statistics = [f"{name}_{statistic}_ns" for name in parts for statistic in EXEC_STATISTICS]
+    statistics = [f"{name}_{statistic}_ns" for name in _PARTS for statistic in EXEC_STATISTICS]
     rows = rows.sort(order, descending=[True, *[False] * 5]).select(
         "pid", "tid", "device", "api", "kernel", "count", "queue_count", *statistics
     )
@@ -134,19 +135,16 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
 
 
 def _pairs(trace: Trace, window: Window | None) -> pl.DataFrame:
-    """Calls and kernels of one correlation id: ``pid tid device`` and ``{api|kernel}_{id|start|end}``."""
+    """Calls and kernels of one correlation id: ``pid tid device api_id kernel_id`` and ``_PARTS``."""
+    keys = {key: pl.col(key) for key in ("pid", "tid", "device", "api_id", "kernel_id")}
     if _one_call_an_id(trace):
-        ops = op_calls(trace).select(
-            "kind", "pid", "tid", "device", "row", "call_name_id", "call_start_ns", "call_end_ns", "start_ns", "end_ns"
-        )
-        begun = pl.col("call_start_ns").is_not_null()
+        ids = pl.lit(trace.kernels.select("name_id").collect()["name_id"])
+        names = {"call_start_ns": "api_start", "call_end_ns": "api_end", "call_name_id": "api_id"}
+        ops = op_calls(trace).rename({"start_ns": "kernel_start", "end_ns": "kernel_end"} | names)
+        begun = pl.col("api_start").is_not_null()
         if window is not None:
-            begun = pl.col("call_start_ns").is_between(window.start_ns, window.end_ns, "left")
-        ids = trace.kernels.select("name_id").collect()["name_id"]
-        return ops.filter((pl.col("kind") == "kernel") & begun).select(
-            "pid", "tid", "device", pl.lit(ids).gather("row").alias("kernel_id"), api_id="call_name_id",
-            api_start="call_start_ns", api_end="call_end_ns", kernel_start="start_ns", kernel_end="end_ns",
-        )  # fmt: skip
+            begun = pl.col("api_start").is_between(window.start_ns, window.end_ns, "left")
+        return selected(ops, (pl.col("kind") == "kernel") & begun, **keys | {"kernel_id": ids.gather("row")}, **_PARTS)
     calls = _within(trace.api_calls, window).select(
         "pid", "tid", "correlation_id", api_id="name_id", api_start="start_ns", api_end="end_ns"
     )
@@ -154,7 +152,8 @@ def _pairs(trace: Trace, window: Window | None) -> pl.DataFrame:
         "pid", "device", "correlation_id", kernel_id="name_id", kernel_start="start_ns", kernel_end="end_ns"
     )
     # in order, or the last digits of a spread would depend on which thread was first
-    return calls.join(kernels, on=["pid", "correlation_id"], how="inner", maintain_order="left_right").collect()
+    pairs = calls.join(kernels, on=["pid", "correlation_id"], how="inner", maintain_order="left_right")
+    return pairs.select(**keys, **_PARTS).collect()
 
 
 def _one_call_an_id(trace: Trace) -> bool:
@@ -162,9 +161,8 @@ def _one_call_an_id(trace: Trace) -> bool:
     calls = trace.api_calls.select("pid", "correlation_id", "duplicate").collect()
     if calls["duplicate"].any():
         return False
-    known = calls.drop_nulls("correlation_id") if calls["correlation_id"].null_count() else calls
-    ids = known["correlation_id"] if known["pid"].n_unique() < 2 else known.select("pid", "correlation_id").to_struct()
-    return ids.n_unique() == len(ids)
+    first = matches(calls, calls)
+    return bool((first == pl.int_range(len(first), dtype=ROW, eager=True)).all())
 
 
 def _require(trace: Trace, source: str, what: str, flag: str) -> None:
