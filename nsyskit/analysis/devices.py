@@ -13,6 +13,7 @@ from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
+from nsyskit.frames import selected, summed
 from nsyskit.intervals import clip, length, overlap_ns, span, split, union
 from nsyskit.trace import Trace, Window
 
@@ -96,7 +97,7 @@ def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Data
     covered = ops.clear().select("start_ns", "end_ns")
     left = ops["kind"].n_unique()
     for kind in BUSY_PARTS:
-        own = union(ops.filter(pl.col("kind") == kind))
+        own = union(_of_kind(ops, kind))
         pieces[kind] = own if covered.is_empty() else split(own, covered)[1]
         left -= not own.is_empty()
         if left > 0 and not own.is_empty():  # the union of all would not be looked at
@@ -106,18 +107,20 @@ def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Data
 
 @once_per_trace
 def _kernels_overlap(trace: Trace, use: GpuUse) -> bool:
-    return length(_kernels(trace, use)) != length(_busy_pieces(trace, use, whole_window(trace))["kernel"])
+    took = (pl.col("end_ns") - pl.col("start_ns")).filter(pl.col("kind") == "kernel").sum()
+    (total,) = summed(ops_of(trace, use), took)
+    return bool(total != length(_busy_pieces(trace, use, whole_window(trace))["kernel"]))
 
 
-def _kernels(trace: Trace, use: GpuUse) -> pl.DataFrame:
-    return ops_of(trace, use).select("start_ns", "end_ns", "kind").filter(pl.col("kind") == "kernel").drop("kind")
+def _of_kind(ops: pl.DataFrame, kind: str) -> pl.DataFrame:
+    return selected(ops, pl.col("kind") == kind, start_ns=pl.col("start_ns"), end_ns=pl.col("end_ns"))
 
 
 def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:
     """By how much the durations of kernels exceed the time that kernels ran."""
     if not _kernels_overlap(trace, use):
         return 0
-    kernels = _kernels(trace, use)
+    kernels = _of_kind(ops_of(trace, use), "kernel")
     return overlap_ns(kernels, inside) - overlap_ns(inside, union(kernels))
 
 
