@@ -37,15 +37,15 @@ def by_time(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
     Columns as in ``with_literals``. Rows of equal times stand in the order of their frames.
     """
-    names, constants = frames[0].columns, _constants(frames)
+    names, times = frames[0].columns, ("start_ns", "end_ns")
+    constants = {name: value for name, value in _constants(frames).items() if name not in times}
     filled = [frame.drop(*constants) for frame in frames if frame.height] or [frames[0]]
     rows, *others = filled
     if others:
         # the first are nearly all: merging walks both once, sorting would copy and compare them all
-        rest = pl.concat(others).sort("start_ns", "end_ns", maintain_order=True)
-        rows = rows.merge_sorted(rest, key="start_ns")
+        rows = rows.merge_sorted(pl.concat(others).sort(times, maintain_order=True), key="start_ns")
         if not is_by_time(rows):
-            rows = rows.sort("start_ns", "end_ns", maintain_order=True)
+            rows = rows.sort(times, maintain_order=True)
     return rows.with_columns(constants.values()).select(names)
 
 

@@ -1,0 +1,96 @@
+"""Frames held small: the same rows, however they lie in memory. Small pieces stand for large ones."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsyskit import frames
+from nsyskit.frames import by_time, distinct, is_by_time, joined, kept, selected, summed, with_literals
+
+NUMBER = st.one_of(st.none(), st.integers(0, 2))
+ROWS = st.lists(st.tuples(NUMBER, NUMBER, st.sampled_from(["x", "y"])), max_size=12)
+SPANS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=8)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch) -> None:
+    monkeypatch.setattr(frames, "PIECE_ROWS", 3)
+
+
+def table(rows: list[tuple[int | None, int | None, str]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={"a": pl.Int32, "b": pl.UInt32, "text": pl.String}, orient="row")
+
+
+def spans(rows: list[tuple[int, int]], kind: str) -> pl.DataFrame:
+    found = pl.DataFrame(rows, schema={"start_ns": pl.Int64, "end_ns": pl.Int64}, orient="row")
+    found = found.with_columns(end_ns=pl.col("start_ns") + pl.col("end_ns")).sort("start_ns", "end_ns")
+    return found.with_columns(kind=pl.lit(kind), pid=pl.lit(7, pl.Int32), place=pl.int_range(pl.len()))
+
+
+@given(ROWS)
+def test_literals_say_the_same(rows):
+    assert with_literals(table(rows)).equals(table(rows))
+
+
+def test_a_literal_takes_no_memory():
+    many = pl.DataFrame({"same": [5] * 100_000, "other": range(100_000), "none": [None] * 100_000})
+    assert with_literals(many.select("same")).estimated_size() == 8
+    assert with_literals(many.select("other")).estimated_size() == 800_000
+
+
+@given(st.lists(ROWS, min_size=1, max_size=4))
+def test_joined_are_all_rows_in_order(parts):
+    found = joined([table(rows) for rows in parts])
+    assert found.equals(table([row for rows in parts for row in rows]))
+    assert found.n_chunks() == 1
+
+
+def test_joined_literals_alone_keep_their_height():
+    assert joined([pl.DataFrame({"a": [1, 1]}), pl.DataFrame({"a": [1]})])["a"].to_list() == [1, 1, 1]
+
+
+@given(st.lists(SPANS, min_size=1, max_size=3))
+def test_by_time_is_a_stable_sort(parts):
+    named = [spans(rows, kind) for kind, rows in zip("abc", parts, strict=False)]
+    assert by_time(named).equals(pl.concat(named).sort("start_ns", "end_ns", maintain_order=True))
+
+
+@given(SPANS)
+def test_is_by_time(rows):
+    frame = pl.DataFrame(rows, schema={"start_ns": pl.Int64, "end_ns": pl.Int64}, orient="row")
+    assert is_by_time(frame) == (rows == sorted(rows))
+
+
+@given(ROWS)
+def test_distinct_rows(rows):
+    assert sorted(distinct(table(rows)).rows(), key=str) == sorted(set(rows), key=str)
+
+
+@given(ROWS)
+def test_selected_and_kept_filter(rows):
+    frame, some = table(rows), pl.col("a") > 0
+    assert kept(frame, some).equals(frame.filter(some))
+    expected = frame.filter(some).select(twice=pl.col("a") * 2)
+    assert selected(frame, some, twice=pl.col("a") * 2).equals(expected)
+
+
+def test_kept_does_not_copy_what_stays():
+    frame = pl.DataFrame({"a": [1, 2, 3]})
+    assert kept(frame, pl.col("a") > 0) is frame
+
+
+@given(ROWS)
+def test_summed_over_all_rows(rows):
+    frame = table(rows)
+    found = summed(frame, pl.col("a").sum(), (pl.col("b") == 1).sum())
+    assert found == frame.select(pl.col("a").sum(), (pl.col("b") == 1).sum()).row(0)
+
+
+@given(ROWS)
+def test_summed_looks_back_across_pieces(rows):
+    frame = table(rows)
+    same = (pl.col("text") == pl.col("text").shift()).sum()
+    assert summed(frame, same, before=1) == frame.select(same).row(0)
