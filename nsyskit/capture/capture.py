@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsyskit import __version__
 from nsyskit.capture.clean import clean_trace
+from nsyskit.capture.clock import Clock
 from nsyskit.capture.disk import DiskWatch, full_error, full_folder
 from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.facts import host_facts, llama_build, model_facts
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from nsyskit.capture.config import CaptureConfig
 
+_JUMP_NS = 5_000_000
 _NOT_EXPORTED = "the rep file was not exported: nsyskit export does it"
 
 
@@ -101,6 +103,7 @@ def _new_run(config: CaptureConfig, nsys: Nsys | None, interrupts: Interrupts, u
     blank_own_process()
     downloads = any(word in {"-hf", "-hfr", "--hf-repo", "-hft", "--hf-token"} for word in config.program)
     environment = program_environment(os.environ, llama=config.kind != "other", downloads=downloads)
+    clock = Clock()
     return Run(
         config=config,
         nsys=nsys if config.profile is not None else None,
@@ -108,8 +111,9 @@ def _new_run(config: CaptureConfig, nsys: Nsys | None, interrupts: Interrupts, u
         ui=ui,
         processes=Processes(environment),
         interrupts=interrupts,
-        nvml=NvmlSampler(config.nvml_hz),
+        nvml=NvmlSampler(config.nvml_hz, clock=clock),
         disk=DiskWatch(config.folder),
+        clock=clock,
     )
 
 
@@ -307,7 +311,7 @@ def _put_load(run: Run) -> dict[str, Any]:
     load = [request for request in run.requests if request.error is None]
     matched = match_tasks(load, tasks)
     clock = log_clock(load, matched)
-    gpu = gpu_bounds(run.trace, load) if run.trace is not None else {}
+    gpu = gpu_bounds(run.trace, load) if run.trace is not None and _clock_held(run) else {}
     parts = all_parts(load, matched, clock, gpu)
     write_requests(
         run.folder.requests, run.requests, matched=matched, clock=clock, parts=parts,
@@ -319,6 +323,14 @@ def _put_load(run: Run) -> dict[str, Any]:
     if summary.get("failed"):
         run.note(f"{summary['failed']} of {summary['requests']} requests failed: see requests.sqlite")
     return {"load": summary}
+
+
+def _clock_held(run: Run) -> bool:
+    """Whether requests and trace can be tied: nsys tells by the machine's clock when it began."""
+    jump = run.clock.jump_ns()
+    if abs(jump) > _JUMP_NS:
+        run.note(f"the machine's clock was set by {jump / 1e9:+.3f} s meanwhile: requests are not tied to the trace")
+    return abs(jump) <= _JUMP_NS
 
 
 def _put_results(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from nsyskit.capture.load import Clock
+    from nsyskit.capture.clock import Clock
 
 # Each question goes through the server's own task queue: often enough to see a change, too rarely to be one.
 _INTERVAL_S = 1.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from nsyskit.capture.clock import Clock
 from nsyskit.capture.config import ENDPOINTS
 from nsyskit.capture.prompts import MadeUp, Prompts, read_prompts, words
 
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 
 _SAMPLE_CHARACTERS = 2000
 _DEFAULT_CHARACTERS_PER_TOKEN = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Unix time that never jumps: read once, then counted by the steady clock."""
-
-    unix_ns: int = field(default_factory=time.time_ns)
-    steady_ns: int = field(default_factory=time.perf_counter_ns)
-
-    def now_ns(self) -> int:
-        return self.unix_ns + time.perf_counter_ns() - self.steady_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +88,14 @@ class Load:
         *,
         alive: Callable[[], bool] = lambda: True,
         on_done: Callable[[int], None] = lambda _count: None,
+        clock: Clock | None = None,
     ) -> None:
         self.requests: list[Request] = []
         self._address = address
         self._config = config
         self._alive = alive
         self.on_done = on_done
-        self._clock = Clock()
+        self._clock = clock or Clock()
         self._prompts: Prompts | None = None
         self._next = 0
 

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from nsyskit.capture.clock import Clock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,11 +24,12 @@ class NvmlSampler:
         notes: why there is nothing, or less than asked for.
     """
 
-    def __init__(self, hz: float, *, load: Callable[[], Any] | None = None) -> None:
+    def __init__(self, hz: float, *, load: Callable[[], Any] | None = None, clock: Clock | None = None) -> None:
         self.rows: list[Row] = []
         self.gpus: list[Row] = []
         self.driver: Row | None = None
         self.notes: list[str] = []
+        self._clock = clock or Clock()
         self._interval_s = 1.0 / hz if hz > 0 else 0.0
         self._load = load or (lambda: importlib.import_module("pynvml"))
         self._stop = threading.Event()
@@ -88,7 +91,7 @@ class NvmlSampler:
         due = time.monotonic()
         while not self._stop.is_set():
             try:
-                at_ns = time.time_ns()
+                at_ns = self._clock.now_ns()
                 self.rows += [{"at_ns": at_ns, "gpu": index} | self._sample(h) for index, h in enumerate(handles)]
             except Exception as error:  # noqa: BLE001  as above
                 self.notes.append(f"GPU samples end early: {error}")

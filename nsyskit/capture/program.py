@@ -76,7 +76,7 @@ def _copy(run: Run, reading: int, path: Path) -> None:
     seen = b""
     with os.fdopen(reading, "rb", buffering=0) as pipe, path.open("wb", buffering=0) as file:
         while chunk := pipe.read(65536):
-            at_ns = time.time_ns()
+            at_ns = run.clock.now_ns()
             with suppress(OSError):  # a full disk must not stop the program
                 file.write(chunk)
             if echo is not None and run.first_output_ns is None:

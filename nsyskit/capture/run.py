@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from nsyskit.capture.clock import Clock
 from nsyskit.capture.disk import full_error, full_folder
 from nsyskit.capture.secrets import hide_secrets
 from nsyskit.errors import CaptureError, NsysError, NsyskitError
@@ -44,6 +45,7 @@ class Run:
     interrupts: Interrupts
     nvml: NvmlSampler
     disk: DiskWatch
+    clock: Clock
     notes: list[str] = field(default_factory=list)
     times: dict[str, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -60,7 +62,7 @@ class Run:
 
     def mark(self, name: str) -> None:
         """A moment of the run, in Unix nanoseconds."""
-        self.times[f"{name}_ns"] = time.time_ns()
+        self.times[f"{name}_ns"] = self.clock.now_ns()
 
     def tell_nsys(self, argv: Sequence[str], *, progress: Callable[[float], None] | None = None) -> tuple[int, str]:
         """Run an nsys command beside the program, and keep what it says."""

@@ -10,7 +10,7 @@ from nsyskit.capture.address import check_port_free, listens
 from nsyskit.capture.disk import full_error, full_folder
 from nsyskit.capture.endpoints import ServerSamples
 from nsyskit.capture.interrupts import Interrupted
-from nsyskit.capture.load import Clock, Load
+from nsyskit.capture.load import Load
 from nsyskit.capture.plan import launch_argv, shutdown_argv, start_argv, stop_argv
 from nsyskit.capture.run import TRIES, Run, last_errors, launch_error, missing_rep, nsys_stumbled, try_again
 from nsyskit.errors import CaptureError, NsysError, NsyskitError
@@ -144,6 +144,7 @@ class Server:
                 config,
                 alive=self.alive,
                 on_done=lambda count: advance(count / wanted if wanted else None, f"{count} of {wanted}"),
+                clock=run.clock,
             )
             load.prepare()
             run.requests = load.requests
@@ -206,11 +207,10 @@ class Server:
         config = run.config.load
         assert config is not None  # noqa: S101  there is a load to drive
         samples = run.samples = ServerSamples()
-        clock = Clock()
         begin, warm = time.monotonic(), len(load.requests)
 
         def beside(client: httpx.AsyncClient) -> AsyncIterator[None]:
-            return samples.sample(client, clock)
+            return samples.sample(client, run.clock)
 
         with run.ui.stage("driving the load") as advance:
 

@@ -1,5 +1,6 @@
 """The run without nsys, as the untraced arm of ``--fused`` has it: no nsys is needed to test what surrounds it."""
 
+import itertools
 import json
 import signal
 import sys
@@ -7,13 +8,15 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import sqlite_utils
 
 from nsyskit.capture.address import free_port
 from nsyskit.capture.build import build_config
-from nsyskit.capture.capture import capture
+from nsyskit.capture.capture import _clock_held, capture
+from nsyskit.capture.clock import Clock
 from nsyskit.capture.config import LoadConfig
 from nsyskit.capture.group import arms_of, repeat
 from nsyskit.capture.summary import summary_lines
@@ -114,6 +117,40 @@ def test_the_time_of_the_first_text(tmp_path):
     outcome = capture(config(tmp_path, words, kind="completion"), None)
     assert 300_000_000 <= outcome.summary["first_text_ns"] < 5_000_000_000
     assert (tmp_path / "run" / "program.out").read_text() == "Hi you\n"
+
+
+@pytest.mark.parametrize("jump_s", [-3_600, 3_600])
+@pytest.mark.parametrize("kind", ["server", "completion"])
+def test_somebody_sets_the_clock(tmp_path, monkeypatch, jump_s, kind):
+    """An hour to and fro at every look: all times of a run come from one steady clock, durations are what they were."""
+    real, looks = time.time_ns, itertools.count()
+    monkeypatch.setattr(time, "time_ns", lambda: real() + jump_s * 10**9 * next(looks))
+    words = [sys.executable, "-c", "import time; print('Hi', flush=True); time.sleep(0.3); print('you')", "-p", "Hi"]
+    served = kind == "server"
+    begun = time.monotonic()
+    outcome = capture(
+        config(tmp_path, program("quick_server.py") if served else words, kind=kind, load=LOAD if served else None),
+        None,
+    )
+    took_ns = (time.monotonic() - begun) * 1e9
+    times = list(load_run(tmp_path / "run").facts["times"].values())
+    assert times == sorted(times)
+    assert times[-1] - times[0] < took_ns
+    summary = outcome.summary
+    spans = [summary["load"]["total_ns"]["p99"], summary["load"]["dur_ns"]] if served else [summary["first_text_ns"]]
+    assert all(0 < span < took_ns for span in spans)
+    if served:
+        rows = sqlite_utils.Database(tmp_path / "run" / "requests.sqlite")["requests"].rows
+        assert all(times[0] <= row["send_ns"] <= row["end_ns"] <= times[-1] for row in rows)
+
+
+def test_a_clock_that_was_set_ties_no_request_to_a_trace(tmp_path):
+    told = Told()
+    run = SimpleNamespace(clock=Clock(), note=told.note)
+    assert _clock_held(run)
+    run.clock = replace(run.clock, unix_ns=run.clock.unix_ns - 2_000_000_000)
+    assert not _clock_held(run)
+    assert told.notes == ["the machine's clock was set by +2.000 s meanwhile: requests are not tied to the trace"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
