@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 from nsyskit.errors import UsageError
 
 _TIME_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_WIDE = Context(prec=400)
+"""Room for the digits of any float."""
 _DURATION = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(ns|us|µs|ms|s)?")
 
 
 def rounded(value: float, digits: int) -> str:
     """A decimal rounded half up, as ``nsys stats`` prints them: 0.25 is ``0.3``; Python's own format makes it 0.2."""
-    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, _WIDE))
 
 
 def human_ns(value_ns: float) -> str:
@@ -70,6 +73,11 @@ def _decimals(scaled: float) -> int:
     if scaled >= 99.95:
         return 0 if scaled >= 999.5 else 1
     return 2 if scaled >= 9.995 else 3
+
+
+def file_name(name: str) -> str:
+    """A file's name as text that can be written as UTF-8: what of its bytes is none is replaced."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def printable(text: str) -> str:

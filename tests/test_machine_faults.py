@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from real_nsys import capture
@@ -115,6 +117,33 @@ def test_a_full_disk(tmp_path, small_disk, arguments):
     assert not [file for file in small_disk.rglob("*") if file.is_file() and file.name != "filler"]
 
 
+def test_a_full_disk_under_a_history(tmp_path, small_disk):
+    """The run that did not fit is not there, the runs before it are, and with room again the next one fits."""
+    db = small_disk / "h.sqlite"
+    added = ["history", "add", DEMO, "--db", db]
+    assert run(*added)[0] == 0
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    codes = [run(*added) for _ in range(2)]
+    assert {code for code, _, _ in codes} == {6}, codes
+    assert all(err.count("\n") == 1 for _, _, err in codes), codes
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    assert _whole(db)
+    assert run("history", "list", "--db", db)[1].count("trace.sqlite") == 1
+    assert run(*added)[0] == 0
+
+
+def test_a_full_disk_under_a_fleet(tmp_path, small_disk):
+    """Every file is whole or absent, and with room again the same command ends well."""
+    command = ["fleet", DEMO, "-o", small_disk / "out", "--scheduler", "local"]
+    code, out, err = run(*command)
+    assert (code, out, err.count("\n")) == (6, "", 1), err
+    assert not [file for file in small_disk.rglob(".*") if file.is_file()]
+    for file in small_disk.rglob("*.parquet"):
+        pl.read_parquet(file)
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    assert run(*command, "-q")[0] == 0
+
+
 @pytest.mark.nsys
 @pytest.mark.skipif(shutil.which("nsys") is None, reason="needs nsys on PATH")
 def test_a_full_disk_under_the_cache(tmp_path, small_disk):
@@ -132,20 +161,63 @@ def _whole(path: Path) -> bool:
         return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
 
 
+EVERY = """
+import json, sys
+from contextlib import suppress
+from nsyskit.cli import _speak_utf8, cli
+_speak_utf8()
+for command in json.loads(sys.argv[1]):
+    print("$", command[0], flush=True)
+    with suppress(SystemExit):
+        cli.main(command)
+"""
+"""What ``main`` does, for several commands in one process."""
+
+
+def every_output(path: Path, folder: Path, **more: str) -> dict[str, bytes]:
+    """What the commands print and write, of one trace."""
+    folder.mkdir()
+    trace, out = str(path), lambda name: str(folder / name)
+    commands = [
+        ["analyze", trace], ["analyze", trace, "--format", "json"], ["analyze", trace, "--format", "csv", "-a", "sums"],
+        ["info", trace], ["info", trace, "--format", "json"], ["report", trace, "--format", "markdown"],
+        ["report", trace, "-o", out("r.html")], ["compare", trace, trace, "--anyway", "-o", out("compare.txt")],
+        ["ranks", trace, trace], ["export", trace, "--to", "perfetto", "-o", out("t.pftrace")],
+        ["redact", trace, "-o", out("clean.sqlite")], ["kernels", "mul_mat_q<(ggml_type)2>"],
+        ["fleet", trace, "-o", out("fleet"), "--scheduler", "local", "-q"], ["analyze", out("nothing")],
+    ]  # fmt: skip
+    argv = [sys.executable, "-c", EVERY, json.dumps(commands, ensure_ascii=False)]
+    done = subprocess.run(argv, capture_output=True, check=True, timeout=120, env={**os.environ, **more})
+    assert b"Traceback" not in done.stderr
+    written = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {"out": done.stdout.replace(bytes(folder), b""), "err": done.stderr.replace(bytes(folder), b"")} | written
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
+    """A trace with names in several scripts, and what the commands make of it where the tests run."""
+    folder = tmp_path_factory.mktemp("locale")
+    path = write_sqlite(
+        folder / "trace-日本-ü.sqlite", *ROWS, kernel("größe_日本_🙂", 20, 31), api("cudaLaunch_ü", 15, 16)
+    )
+    return path, every_output(path, folder / "usual")
+
+
 @pytest.mark.parametrize(
     "more",
     [
-        {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, {"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8"},
-        {"TZ": "Pacific/Kiritimati"}, {"TZ": "America/St_Johns"}, {"TZ": "nonsense"}, {"PYTHONIOENCODING": "utf-8"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "latin-1"},
+        {"LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati"}, {"TZ": "nonsense"},
     ],
     ids=str,
 )  # fmt: skip
-def test_the_same_in_every_locale_and_time_zone(tmp_path, more):
-    path = write_sqlite(tmp_path / "trace.sqlite", *ROWS)
-    usual = run("analyze", path, "--format", "json")
-    assert usual[0] == 0
-    assert run("analyze", path, "--format", "json", **more) == usual
-    assert run("info", path, "--format", "json", **more) == run("info", path, "--format", "json")
+def test_the_same_in_every_locale_and_time_zone(tmp_path, usual, more):
+    """Bytes of what is printed and written; names that a locale has no characters for included."""
+    path, expected = usual
+    told = every_output(path, tmp_path / "other", **more)
+    assert "größe_日本_🙂".encode() in told["out"]
+    assert set(told) == set(expected)
+    assert [name for name, content in told.items() if expected[name] != content and name != "err"] == []
 
 
 @pytest.mark.parametrize(
@@ -169,3 +241,16 @@ def test_odd_paths(tmp_path, name):
     assert path.read_bytes() == before
     assert len(list(folder.iterdir())) == 3
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    """On Linux a file's name is bytes; shown and kept are those of them that are UTF-8."""
+    folder = tmp_path / "\udcff"
+    folder.mkdir()
+    path = shutil.copyfile(DEMO, folder / "\udcfea.sqlite")
+    told = every_output(path, tmp_path / "out")
+    assert "\N{REPLACEMENT CHARACTER}a.sqlite".encode() in told["out"]
+    for name, content in told.items():
+        if not name.endswith((".sqlite", ".pftrace", ".parquet")):
+            content.decode()
+    assert run("history", "add", path, "--db", tmp_path / "h.sqlite")[0] == 0

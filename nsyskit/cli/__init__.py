@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, Final
 
 import click
@@ -79,6 +80,13 @@ def cli() -> None:
     """Where each token's time goes: Nsight Systems traces of llama.cpp, explained to the nanosecond."""
 
 
+def _speak_utf8() -> None:
+    """Whatever the locale: a file or a pipe gets UTF-8, a terminal what it can show of it."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="replace")
+
+
 def main() -> None:
     """Entry point of the console script."""
     # Polars' allocator, read when polars is loaded. A process that ends soon gains nothing by handing pages back early,
@@ -86,6 +94,7 @@ def main() -> None:
     # seconds, while a large trace is read, is in pieces too small for what comes.
     allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:0"
     os.environ.setdefault("_RJEM_MALLOC_CONF", allocator)
+    _speak_utf8()
     try:
         cli()
     except BrokenPipeError:  # `nsyskit … | head`

@@ -48,13 +48,14 @@ nsyskit compare history:main new.sqlite
 def add(*, runs: tuple[Path, ...], tags: tuple[str, ...], db: Path | None, nsys: Path | None, quiet: bool) -> None:
     """Keep traces or run folders: their setup, numbers per token, and steps; never command lines or paths."""
     from nsyskit.cli.compare import Opener
+    from nsyskit.units import printable
 
     opener = Opener(db=db, nsys=nsys, quiet=quiet, window=None)
     samples = opener.side([str(path) for path in runs])
     with open_history(db) as history:
         for sample in samples:
             number = history.add(stored(sample, tags))
-            click.echo(f"run {number}: {sample.name}{' tagged ' + ', '.join(tags) if tags else ''}")
+            click.echo(printable(f"run {number}: {sample.name}{' tagged ' + ', '.join(tags) if tags else ''}"))
 
 
 @examples("nsyskit history list --tag main")

@@ -54,7 +54,7 @@ def progress_line(*, quiet: bool) -> Iterator[Callable[[str, float | None], None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True, markup=False, emoji=False).status("") as status:
 
         def report(what: str, share: float | None) -> None:
             status.update(what if share is None else f"{what}: {share:.0%}")

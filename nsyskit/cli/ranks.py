@@ -49,8 +49,9 @@ def command(
 
     from nsyskit.analysis.ranks import rank_names, ranks
     from nsyskit.report.ranks import render_json, render_text
+    from nsyskit.units import file_name
 
     opened = [open_with_progress(path, nsys=nsys, quiet=quiet) for path in traces]
-    result = ranks(opened, names=rank_names(traces), window=window)
+    result = ranks(opened, names=rank_names([Path(file_name(str(path))) for path in traces]), window=window)
     width = 100 if output else shutil.get_terminal_size((100, 24)).columns
     emit(render_json(result) if fmt == "json" else render_text(result, width=width), output=output, force=force)

@@ -18,6 +18,7 @@ from nsyskit.ingest.sqlite import MAGIC, SqliteSource
 from nsyskit.ingest.tables import lazy_tables
 from nsyskit.runfolder import is_run_folder, load_run
 from nsyskit.trace import Trace
+from nsyskit.units import file_name
 
 Container = Literal["sqlite", "parquet", "rep"]
 
@@ -51,7 +52,7 @@ def open_trace(path: str | Path, *, options: OpenOptions | None = None) -> Trace
     path, options = Path(path), options or OpenOptions()
     source, container = _source(path, options)
     kept = kept_columns(source.path) if options.cache and isinstance(source, SqliteSource) else None
-    meta = read_meta(source, name=path.name, container=container, tables=RowCounts(source, kept))
+    meta = read_meta(source, name=file_name(path.name), container=container, tables=RowCounts(source, kept))
     return Trace(meta=meta, tables=lazy_tables(source, kept=kept))
 
 

@@ -23,7 +23,7 @@ _WIDEST: Final = 40
 def render_text(run: RecipeRun, *, top: int = 10, width: int = 100) -> str:
     """One table a file; of a wide one the columns that fit."""
     out = StringIO()
-    console = Console(file=out, width=width, highlight=False, no_color=True)
+    console = Console(file=out, width=width, highlight=False, no_color=True, markup=False, emoji=False)
     for name, frame in run.tables.items():
         console.print(_table(name, frame, top, width))
         console.print()
@@ -35,20 +35,23 @@ def render_csv(run: RecipeRun) -> str:
     tables = {name: csv_text(frame.to_dicts()) for name, frame in run.tables.items()}
     if len(tables) == 1:
         return next(iter(tables.values()))
-    return "\n".join(f"# {name}\n{text}" for name, text in tables.items())
+    return "\n".join(f"# {printable(name)}\n{text}" for name, text in tables.items())
 
 
 def render_json(run: RecipeRun) -> str:
     """``{schema, recipe, tables: {name: rows}}``."""
-    tables = {name: [_plain_row(row) for row in frame.iter_rows(named=True)] for name, frame in run.tables.items()}
+    tables = {name: [_plain(row) for row in frame.iter_rows(named=True)] for name, frame in run.tables.items()}
     body = {"schema": SCHEMA, "recipe": run.recipe, "tables": tables}
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
-def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
+def _plain(value: Any) -> Any:
+    """A value without NaN, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(name: str, frame: pl.DataFrame, top: int, width: int) -> Table:

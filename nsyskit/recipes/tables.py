@@ -16,7 +16,7 @@ from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.windows import parse_window
 from nsyskit.errors import NsyskitError
 from nsyskit.ingest import open_trace
-from nsyskit.report.csv import flat
+from nsyskit.report.csv import csv_text, flat
 from nsyskit.report.json import document
 from nsyskit.runfolder import is_run_folder
 
@@ -81,7 +81,7 @@ def write_tables(tables: Rows, place: Callable[[str], str], *, csv: bool = False
         frame = frame_of(rows)
         frame.write_parquet(place(f"{table}.parquet"))
         if csv:
-            frame.write_csv(place(f"{table}.csv"))
+            Path(place(f"{table}.csv")).write_text(csv_text(frame.to_dicts()), encoding="utf-8")
 
 
 def frame_of(rows: list[Row]) -> pl.DataFrame:

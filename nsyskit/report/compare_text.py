@@ -36,7 +36,15 @@ def render_text(
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     columns = max(width or shutil.get_terminal_size((100, 24)).columns, 72)
-    console = Console(file=out, width=columns, force_terminal=color, no_color=not color, highlight=False)
+    console = Console(
+        file=out,
+        width=columns,
+        force_terminal=color,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     for block in _blocks(comparison, gates, every=every):
         console.print(block)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip() + "\n"

@@ -52,9 +52,9 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     """Rows as one CSV table, safe to open in a spreadsheet."""
     out = StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_safe, columns))
+    writer.writerows([_safe(row.get(name)) for name in columns] for row in rows)
     return out.getvalue()
 
 

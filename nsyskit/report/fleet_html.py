@@ -64,7 +64,7 @@ def _overview(result: FleetResult, made: Sections) -> Html:
     lead = tag("ul", *told) if told else tag("p", text(_nothing_differs(result)), class_="lead")
     total = max(result.traces.height, 1)
     rows: list[Row] = [
-        {"name": name, "meaning": BOTTLENECKS[name], "count": number, "share": number / total}
+        {"name": name, "meaning": BOTTLENECKS.get(name, "–"), "count": number, "share": number / total}
         for name, number in bottlenecks(result)
     ]
     columns = [

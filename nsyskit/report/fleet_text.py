@@ -15,7 +15,7 @@ _SHOWN = 8
 def render_text(result: FleetResult) -> str:
     """Headline, what bounds the runs, distributions over all traces, what differs, what failed."""
     lines = [headline(result), ""]
-    lines += [f"{count:>6}  {name}: {BOTTLENECKS[name]}" for name, count in bottlenecks(result)]
+    lines += [f"{count:>6}  {name}: {BOTTLENECKS.get(name, '–')}" for name, count in bottlenecks(result)]
     everyone = result.groups.filter((pl.col("by") == "all") & pl.col("metric").is_in(list(HEADLINES)))
     if everyone.height:
         lines += ["", f"{'over traces':24} {'traces':>6} {'p05':>10} {'median':>10} {'p95':>10} {'max':>10}"]

@@ -50,7 +50,7 @@ def render_trend(metric: str, points: Sequence[TrendPoint]) -> str:
         change = "" if not before else f"{(point.value / before - 1) * 100:+.1f} %"
         bar = "█" * round(abs(point.value) / most * _BAR)
         shown = value_text(point.value, point.unit)
-        grid.add_row(str(point.run), point.added, printable(point.build or "–"), shown, change, bar)
+        grid.add_row(str(point.run), printable(point.added), printable(point.build or "–"), shown, change, bar)
         before = point.value
     return _printed(grid)
 
@@ -61,7 +61,7 @@ def value_text(value: float, unit: str) -> str:
         return human_ns(value * (1e6 if unit == "ms" else 1))
     if unit == "bytes":
         return human_bytes(value)
-    return rounded(value, 3) + (f" {unit}" if unit != "count" else "")
+    return rounded(value, 3) + (f" {printable(unit)}" if unit != "count" else "")
 
 
 def _grid(*heads: str) -> Table:
@@ -73,5 +73,5 @@ def _grid(*heads: str) -> Table:
 
 def _printed(block: RenderableType) -> str:
     out = StringIO()
-    Console(file=out, width=_WIDTH, highlight=False, no_color=True).print(block)
+    Console(file=out, width=_WIDTH, highlight=False, no_color=True, markup=False, emoji=False).print(block)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

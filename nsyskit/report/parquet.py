@@ -70,6 +70,7 @@ def _write(rows: pl.DataFrame, target: Path) -> Path:
     """A whole file or none; ``strings.parquet`` comes last, so that a folder without it is not complete."""
     scratch = target.with_name(f".{target.name}")
     try:
+        scratch.unlink(missing_ok=True)  # a link of that name would be written through
         rows.write_parquet(scratch)
         scratch.replace(target)
     finally:

@@ -58,7 +58,7 @@ def render_json(result: RanksResult) -> str:
 def render_text(result: RanksResult, *, width: int = 100) -> str:
     """Clock and window first, then who worked when, then each rank's ledger."""
     out = StringIO()
-    console = Console(file=out, width=max(width, 60), no_color=True, highlight=False)
+    console = Console(file=out, width=max(width, 60), no_color=True, highlight=False, markup=False, emoji=False)
     for block in _blocks(result, Layout(10, console.width)):
         console.print(block)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip() + "\n"

@@ -35,7 +35,7 @@ def render_text(found: ServerTax) -> str:
     whole = [human_ns(float(value)) for value in (found.server_ns, found.bench_ns)]
     grid.add_row("sum", *whole, signed_ns(float(found.tax_ns)), "")
     out = StringIO()
-    console = Console(file=out, width=110, highlight=False, no_color=True)
+    console = Console(file=out, width=110, highlight=False, no_color=True, markup=False, emoji=False)
     console.print(Text(tax_sentence(found)))
     for reason in found.reasons:
         console.print(Text(f"{reason.level}: {printable(reason.message)}"))

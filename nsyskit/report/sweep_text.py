@@ -23,7 +23,7 @@ _TWO: Final = 2
 def render_table(name: str, table: SweepTable, ledgers: Sequence[CellLedger] = ()) -> str:
     """The whole sweep as text; ``ledgers`` of its traced cells."""
     out = StringIO()
-    console = Console(file=out, width=_WIDTH, highlight=False, no_color=True)
+    console = Console(file=out, width=_WIDTH, highlight=False, no_color=True, markup=False, emoji=False)
     console.print(Text(f"{name}: {len(table.rows)} cells, tokens per second"))
     console.print(_grid(table))
     for row in table.rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_written_files_hold_the_rows(tmp_path):
     for name, rows in tables.items():
         assert pl.read_parquet(tmp_path / f"{name}.parquet").to_dicts() == frame_of(rows).to_dicts()
     assert pl.read_csv(tmp_path / "devices.csv")["busy_ns"].to_list() == [row["busy_ns"] for row in tables["devices"]]
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "a\u202eb\x1b[2J"])
+def test_a_table_is_safe_to_open_in_a_spreadsheet(tmp_path, name):
+    write_tables({"t": [{name: name, "n": -5}]}, lambda file: str(tmp_path / file), csv=True)
+    head, row = csv.reader((tmp_path / "t.csv").open(encoding="utf-8"))
+    safe = f"'{name}" if name[0] in "=+-@" else "a\ufffdb\ufffd[2J"
+    assert (head, row) == ([safe, "n"], [safe, "-5"])
 
 
 def test_rows_with_different_columns():

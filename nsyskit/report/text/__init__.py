@@ -46,7 +46,15 @@ def render_text(report: Report, *, top: int = 10, width: int | None = None, colo
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     columns = width or shutil.get_terminal_size((100, 24)).columns
-    console = Console(file=out, width=max(columns, 60), force_terminal=color, no_color=not color, highlight=False)
+    console = Console(
+        file=out,
+        width=max(columns, 60),
+        force_terminal=color,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     for block in _blocks(report, Layout(top, console.width)):
         console.print(block)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip() + "\n"
