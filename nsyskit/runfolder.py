@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Final
 
 from nsyskit.errors import TraceFormatError
+from nsyskit.jsontext import json_object
 
 RUN_JSON = "run.json"
 SCHEMA = "nsyskit.run/1"
+_SHAPES: Final[Mapping[str, type]] = {
+    "arms": list, "command": list, "environment": dict, "llama": dict, "load": dict, "model": dict, "driver": dict,
+    "outcome": dict,
+}  # fmt: skip
+"""What is read of ``run.json``; each may also be absent or null. Values inside are shown, or looked at with care."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class RunFolder:
     def arms(self) -> tuple[RunFolder, ...]:
         """The run folders inside this one: the arms of ``--fused``, the runs of ``--repeat``, what ran beside."""
         return tuple(
-            load_run(self.path / name) for name in self.facts.get("arms", ()) if is_run_folder(self.path / name)
+            load_run(self.path / name) for name in self.facts.get("arms") or () if is_run_folder(self.path / name)
         )
 
     @property
@@ -106,7 +111,7 @@ class RunFolder:
     @property
     def state(self) -> str | None:
         """``complete``, ``interrupted``, ``failed``, or ``running`` when the capture was killed on the way."""
-        state = self.facts.get("outcome", {}).get("state")
+        state = (self.facts.get("outcome") or {}).get("state")
         return state if isinstance(state, str) else None
 
     def _arm(self, name: str) -> RunFolder:
@@ -124,7 +129,7 @@ def load_run(path: Path) -> RunFolder:
         TraceFormatError: ``run.json`` is missing, damaged or of another kind.
     """
     try:
-        facts = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
+        facts = json_object((path / RUN_JSON).read_bytes())
     except FileNotFoundError as error:
         raise TraceFormatError(
             f"{path} is no run folder: it has no {RUN_JSON}", hint="name one of a capture"
@@ -133,8 +138,21 @@ def load_run(path: Path) -> RunFolder:
         raise TraceFormatError(
             f"{path / RUN_JSON} cannot be read", hint="analyze the trace file in the folder instead"
         ) from error
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
+    if facts.get("schema") != SCHEMA or not _is_sound(facts):
         raise TraceFormatError(
             f"{path / RUN_JSON} is not of schema {SCHEMA}", hint="analyze the trace file in the folder instead"
         )
     return RunFolder(path, facts)
+
+
+def _is_sound(facts: Mapping[str, Any]) -> bool:
+    """Whether what is read has the shape that ``capture`` gives it; arms are folders inside this one."""
+    return (
+        all(facts.get(name) is None or isinstance(facts[name], kind) for name, kind in _SHAPES.items())
+        and all(isinstance(word, str) for word in facts.get("command") or ())
+        and all(isinstance(arm, str) and _is_plain_name(arm) for arm in facts.get("arms") or ())
+    )
+
+
+def _is_plain_name(name: str) -> bool:
+    return name.isprintable() and name not in {"", "..", "."} and PurePath(name).name == name and len(name) < 100

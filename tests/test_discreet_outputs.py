@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import zlib
@@ -17,7 +18,8 @@ from planted_secrets import ARGUMENTS, PLANTED, VARIABLES, environment, plant
 from tiny_trace import global_tid
 
 from nsyskit.cli import cli
-from nsyskit.recipes.tables import RECIPES, tables_of
+from nsyskit.ingest import columns
+from nsyskit.recipes.tables import RECIPES, tables_of, write_tables
 
 DEMO = Path(__file__).parents[1] / "traces" / "demo" / "trace.sqlite"
 PACKED = pattern(rb"[A-Za-z0-9+/]{200,}={0,2}")
@@ -147,6 +149,53 @@ def test_history_and_comparisons(secretive, tmp_path):
         said += run("compare", secretive, secretive, "--format", form, *options, codes=(0, 1, 2, 3, 4))
     assert found(said) == []
     assert b"/home/mallory" not in said
+
+
+def test_sweeps(tmp_path):
+    """What llama-bench prints of a model is its whole path."""
+    record = {
+        "build_commit": "x", "model_filename": "/home/mallory/models/tiny.gguf", "model_type": "llama 1B Q4_0",
+        "n_prompt": 512, "n_gen": 0, "avg_ts": 5.0, "stddev_ts": 1.0, "avg_ns": 5, "samples_ts": [5.0],
+        "env": "HF_TOKEN=hf_PlantedTokenAbc", "host": "gpubox17",
+    }  # fmt: skip
+    file, db = tmp_path / "results.jsonl", tmp_path / "h.sqlite"
+    file.write_text(f"{json.dumps(record)}\n{json.dumps(record | {'n_prompt': 0, 'n_gen': 8})}\n")
+    said = run("sweep", "--read", file, "--db", db, "--html", tmp_path / "sweep.html", "--name", "s")
+    said += run("sweep", "--read", file, "--db", db, "--format", "json", "--name", "s")
+    said += db.read_bytes() + (tmp_path / "sweep.html").read_bytes()
+    assert b"tiny.gguf" in said
+    assert found(said) == []
+    assert b"/home/mallory" not in said
+
+
+def test_tables_of_recipes(secretive, tmp_path):
+    for recipe in RECIPES:
+        write_tables(tables_of(str(secretive), "t", recipe=recipe), lambda name: str(tmp_path / name), csv=True)
+    written = [*tmp_path.glob("*.csv"), *tmp_path.glob("*.parquet")]
+    assert written
+    for file in written:
+        content = file.read_bytes() + (
+            str(pl.read_parquet(file).to_dicts()).encode() if file.suffix == ".parquet" else b""
+        )
+        assert found(content) == []
+        assert b"/home/mallory" not in content
+
+
+def test_kept_columns(secretive, tmp_path, monkeypatch):
+    """The same file is looked at twice with a cache that takes any size and age: it keeps numbers only."""
+    monkeypatch.setenv("NSYSKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(columns, "SMALLEST_BYTES", 1)
+    monkeypatch.setattr(columns, "_SETTLED_NS", 0)
+    for _ in range(3):
+        run("analyze", secretive, codes=(0, 4))
+        columns._writer().submit(int).result(timeout=60)
+    kept = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert [file for file in kept if file.name.startswith("kernels-")]
+    for file in kept:
+        content = file.read_bytes() + file.name.encode()
+        if file.suffix == ".parquet":
+            content += str(pl.read_parquet(file).to_dicts()).encode()
+        assert found(content) == []
 
 
 def test_refusals_quote_no_secret(secretive):

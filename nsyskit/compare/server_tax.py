@@ -87,10 +87,10 @@ def server_tax(bench: Path, server: Path) -> ServerTax:
     rows, times = _requests(run.requests)
     facts = {**command_facts(run.facts.get("command") or ()), **_build(run.facts)}
     setup = _differences({name: str(value) for name, value in printed_facts(printed).items()} | _file(printed), facts)
-    tokens, prompts = (sum(int(row[name] or 0) for row in rows) for name in ("predicted_n", "prompt_n"))
+    tokens, prompts = (sum(row[name] for row in rows) for name in ("predicted_n", "prompt_n"))
     if not tokens:
         raise TraceFormatError(f"{server} holds no request that generated tokens", hint="capture it with a load")
-    later = sum(max(0, int(row["predicted_n"] or 0) - 1) for row in rows)  # the first token comes from the prompt
+    later = sum(max(0, row["predicted_n"] - 1) for row in rows)  # the first token comes from the prompt
     return ServerTax(
         requests=len(rows),
         tokens=tokens,
@@ -124,24 +124,27 @@ def _ns_per_token(printed: Sequence[ProgramNumbers], phase: str, path: Path) -> 
     return Fraction(10**9) / Fraction(rates[0])
 
 
-def _requests(path: Path) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+def _requests(path: Path) -> tuple[list[dict[str, int]], dict[str, int]]:
     if not path.is_file():
         raise TraceFormatError(f"{path.parent} holds no requests", hint="capture the server with a load")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             database.row_factory = sqlite3.Row
+            if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'view'").fetchone():
+                raise sqlite3.DatabaseError("it holds views")  # which may have no end
             rows = database.execute(f"SELECT {_COLUMNS} FROM requests WHERE NOT warmup AND error IS NULL").fetchall()
             whole = 'SELECT "index" FROM requests WHERE NOT warmup AND error IS NULL'
             sums = database.execute(
                 f'SELECT part, SUM(dur_ns) FROM parts WHERE "index" IN ({whole}) GROUP BY part'
             ).fetchall()
-    except sqlite3.Error as error:
+        numbers = [{name: int(row[name] or 0) for name in row.keys()} for row in rows]  # noqa: SIM118 - a row is none
+        times = {str(part): int(ns) for part, ns in sums}
+    except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
         raise TraceFormatError(f"{path} cannot be read: {error}", hint="capture again") from error
-    times = {str(part): int(ns) for part, ns in sums}
-    missing = sum(int(row["total_ns"] or 0) for row in rows) - sum(times.values())
+    missing = sum(row["total_ns"] for row in numbers) - sum(times.values())
     if missing:
         times["unattributed"] = times.get("unattributed", 0) + missing
-    return [dict(row) for row in rows], times
+    return numbers, times
 
 
 def _parts(times: Mapping[str, int], tokens: int, prefill: Fraction, decode: Fraction) -> tuple[TaxPart, ...]:
@@ -177,7 +180,7 @@ def _differences(bench: Mapping[str, str], server: Mapping[str, str]) -> tuple[S
 def _reasons(facts: Mapping[str, Any]) -> tuple[Reason, ...]:
     load = facts.get("load") or {}
     found = []
-    if (load.get("concurrency") or 1) > 1 or load.get("rate"):
+    if load.get("concurrency") not in (None, 0, 1) or load.get("rate"):
         text = "requests ran at once: they wait for one another and are decoded together, which llama-bench does not do"
         found.append(Reason("marked", "concurrent", text))
     return tuple(found)

@@ -8,9 +8,18 @@ from typing import Any, Final
 
 import polars as pl
 
-from nsyskit.compare.sample import STEP_TIME, PhaseSample, RunSample
+from nsyskit.analysis.copies import PURPOSES
+from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, PHASES
+from nsyskit.compare.sample import GRAPH_COUNTS, STEP_TIME, PhaseSample, RunSample
+from nsyskit.errors import TraceFormatError
 
 FORMAT: Final = 1
+_NEEDED: Final = frozenset(
+    {"n_tokens", STEP_TIME, *COUNTS, *GRAPH_COUNTS}
+    | {f"ledger.{part}" for part in LEDGER_PARTS}
+    | {f"bytes_{purpose}" for purpose in PURPOSES}
+)
+_UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 def frame_bytes(sample: PhaseSample) -> bytes:
@@ -29,16 +38,44 @@ def facts(sample: RunSample) -> dict[str, Any]:
 
 
 def load_sample(stored: Mapping[str, Any], phases: Mapping[str, bytes]) -> RunSample:
-    """The sample that ``facts`` and ``frame_bytes`` were made of."""
-    return RunSample(
-        name=stored["name"],
-        setup=dict(stored["setup"]),
-        errors=tuple(stored["errors"]),
-        warnings=tuple(stored["warnings"]),
-        window=stored["window"],
-        window_ns=stored["window_ns"],
-        phases={phase: PhaseSample(phase, pl.read_parquet(io.BytesIO(steps))) for phase, steps in phases.items()},
-    )
+    """The sample that ``facts`` and ``frame_bytes`` were made of.
+
+    Raises:
+        TraceFormatError: they were made by something else.
+    """
+    try:
+        return RunSample(
+            name=_text(stored["name"]),
+            setup={_text(name): _text(value) for name, value in stored["setup"].items()},
+            errors=tuple(map(_text, stored["errors"])),
+            warnings=tuple(map(_text, stored["warnings"])),
+            window=_text(stored["window"]),
+            window_ns=int(stored["window_ns"]),
+            phases={phase: PhaseSample(phase, _steps(phase, content)) for phase, content in phases.items()},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, *_UNREADABLE) as error:
+        raise TraceFormatError("a kept run is damaged", hint="add its trace to the history again") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _steps(phase: str, content: bytes) -> pl.DataFrame:
+    """The steps of a phase; every column is whole numbers of which a sum fits into 64 bits, none negative or null."""
+    steps = pl.read_parquet(io.BytesIO(content))
+    calls = {f"calls.{name.removeprefix('kernel.')}" for name in steps.columns if name.startswith("kernel.")}
+    if phase not in PHASES or not _NEEDED | calls <= set(steps.columns) or steps.is_empty():
+        raise ValueError("columns are missing")
+    largest = 2**62 // steps.height
+    for column in steps:
+        if not column.dtype.is_integer() or column.null_count() or not column.is_between(0, largest).all():
+            raise ValueError("a column holds something else")
+    if not (steps["n_tokens"] > 0).all():
+        raise ValueError("a step has no token")
+    return steps.cast(pl.Int64)
 
 
 def metrics(sample: RunSample) -> dict[str, tuple[float, str]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat as stat_module
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Final
 from nsyskit.errors import NsyskitError, TraceFormatError
 from nsyskit.fleet import remote
 from nsyskit.runfolder import RUN_JSON, is_run_folder, load_run
+from nsyskit.units import file_name
 
 _PIECE: Final = 64 << 10
 
@@ -42,7 +45,7 @@ def stamp(location: str) -> Stamp:
     except (OSError, NsyskitError):
         return UNKNOWN
     members = tuple(inner for inner, _, _ in rows)
-    text = json.dumps([location, rows])
+    text = json.dumps([file_name(location), rows])  # the same in every locale
     return Stamp(hashlib.sha256(text.encode()).hexdigest()[:32], sum(size for _, size, _ in rows), members)
 
 
@@ -57,9 +60,17 @@ def _remote(url: str) -> list[tuple[str, int, str]]:
 
 def _local(path: Path) -> Iterator[tuple[str, int, str]]:
     for file in local_members(path):
-        facts = file.stat()
+        facts = _plain_stat(file)
         changed = f"{facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns}"
         yield (os.path.relpath(file, path) if file != path else "", facts.st_size, changed)
+
+
+def _plain_stat(file: Path) -> os.stat_result:
+    """What the system says of a plain file; a pipe or a device would be read for ever."""
+    facts = file.stat()
+    if not stat_module.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "no plain file")
+    return facts
 
 
 def local_members(path: Path) -> list[Path]:
@@ -92,7 +103,9 @@ def fingerprint(location: str, known: Stamp) -> str:
 def _piece(location: str, inner: str, start: int) -> bytes:
     if remote.is_url(location):
         return remote.piece(location, inner, start, start + _PIECE)
-    with (Path(location) / inner if inner else Path(location)).open("rb") as file:
+    path = Path(location) / inner if inner else Path(location)
+    _plain_stat(path)
+    with path.open("rb") as file:
         file.seek(start)
         return file.read(_PIECE)
 
@@ -113,5 +126,6 @@ def content_hash(path: Path) -> str:
 
 
 def _file_hash(path: Path) -> bytes:
+    _plain_stat(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()

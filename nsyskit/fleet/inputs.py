@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from nsyskit.errors import UsageError
-from nsyskit.fleet.remote import filesystem, is_url, without_secrets
+from nsyskit.fleet.remote import asking, filesystem, is_url, without_secrets
 from nsyskit.ingest.parquet import is_export
+from nsyskit.jsontext import json_object
 from nsyskit.runfolder import RUN_JSON
-from nsyskit.units import printable
+from nsyskit.units import file_name, printable
 
 MARKER: Final = "parts/FORMAT"
 """A folder that holds this file is the output of a fleet, not an input."""
@@ -53,7 +54,11 @@ def find_items(named: Sequence[str]) -> list[Item]:
     """
     found: dict[str, Item] = {}
     for one in named:
-        for item in _items(one, several=len(named) > 1):
+        try:
+            items = _items(one, several=len(named) > 1)
+        except OSError as error:
+            raise UsageError(f"{one} cannot be looked at: {error.strerror}", hint="check the path") from error
+        for item in items:
             found.setdefault(item.location, item)
     return sorted(_with_own_names(found.values()), key=lambda item: item.name)
 
@@ -62,15 +67,16 @@ def _with_own_names(items: Iterable[Item]) -> list[Item]:
     taken: dict[str, int] = {}
     unique = []
     for item in items:
-        taken[item.name] = number = taken.get(item.name, 0) + 1
-        unique.append(item if number == 1 else Item(f"{item.name} ({number})", item.location, item.labels))
+        name = printable(file_name(item.name))
+        taken[name] = number = taken.get(name, 0) + 1
+        unique.append(replace(item, name=name if number == 1 else f"{name} ({number})"))
     return unique
 
 
 def _items(named: str, *, several: bool) -> list[Item]:
     if is_url(named):
         return _behind_url(named)
-    path = Path(named).expanduser()
+    path = _path(named)
     if path.is_dir():
         chosen = choose(_files_below(path))
         if not chosen:
@@ -85,6 +91,11 @@ def _items(named: str, *, several: bool) -> list[Item]:
     if path.suffix in _MANIFESTS:
         return _from_manifest(path)
     return [Item(path.name, str(path.absolute()))]
+
+
+def _path(text: str) -> Path:
+    """A path as a person writes it; ``~`` and users whom nobody knows stay as they are."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises
 
 
 def _files_below(root: Path) -> list[str]:
@@ -160,12 +171,15 @@ def _matching(pattern: str) -> list[Item]:
     found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))  # noqa: PTH207, PTH111 - `**` as in shells
     if not found:
         raise UsageError(f"nothing matches {pattern}", hint="check the pattern, and quote it against your shell")
-    listed = []
+    listed: list[str] = []
+    seen: set[str] = set()
+    real = cache(os.path.realpath)
     for path in (Path(match).absolute() for match in found):
-        if path.is_dir():
-            listed += [str(path / at) for at in choose(_files_below(path))]
-        else:
-            listed.append(str(path))
+        place = real(str(path)) if path.is_dir() else f"{real(str(path.parent))}/{path.name}"
+        if place in seen:  # `**` follows links, one that leads back forty times over
+            continue
+        seen.add(place)
+        listed += [str(path / at) for at in choose(_files_below(path))] if path.is_dir() else [str(path)]
     return _named_within(listed, [{}] * len(listed))
 
 
@@ -175,9 +189,7 @@ def _named_within(locations: Sequence[str], labels: Sequence[Mapping[str, str]])
     local = [text for text in shown if not is_url(text)]
     common = os.path.commonpath([os.path.dirname(text) for text in local]) if local else ""  # noqa: PTH120 - of texts
     names = [text if is_url(text) else _relative(Path(common), text) for text in shown]
-    return [
-        Item(printable(name), location, label) for name, location, label in zip(names, locations, labels, strict=True)
-    ]
+    return [Item(name, location, label) for name, location, label in zip(names, locations, labels, strict=True)]
 
 
 def _from_manifest(path: Path) -> list[Item]:
@@ -190,23 +202,27 @@ def _from_manifest(path: Path) -> list[Item]:
         raise UsageError(f"the manifest {path} names no trace", hint="write one path a line")
     base = path.absolute().parent
     places = [str(row["path"]) for row in rows]
-    locations = [place if is_url(place) else str(base / Path(place).expanduser()) for place in places]
+    locations = [place if is_url(place) else str(base / _path(place)) for place in places]
     return _named_within(locations, [_labels(path, row) for row in rows])
 
 
 def _manifest_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
     lines = text.splitlines()
     if path.suffix in {".csv", ".tsv"}:
-        rows: list[Any] = list(csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ","))
+        try:
+            rows: list[Any] = list(csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ","))
+        except csv.Error as error:
+            raise UsageError(f"the manifest {path} is damaged: {error}", hint="write one trace a line") from error
     elif path.suffix == ".jsonl":
         try:
-            rows = [json.loads(line) for line in lines if line.strip()]
+            rows = [json_object(line) for line in lines if line.strip()]
         except ValueError as error:
             raise UsageError(f"the manifest {path} is damaged: {error}", hint="write one JSON object a line") from error
     else:
         rows = [{"path": line.strip()} for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"].strip():
+        place = row.get("path")
+        if not isinstance(place, str) or not place.strip() or "\0" in place:
             raise UsageError(f"entry {number} of the manifest {path} has no path", hint="give each a column `path`")
     return rows
 
@@ -225,16 +241,17 @@ def _labels(path: Path, row: Mapping[str, Any]) -> dict[str, str]:
 def _behind_url(url: str) -> list[Item]:
     url = url.rstrip("/")
     files, root = filesystem(url)
-    if glob.has_magic(root):
-        matches = sorted(str(match) for match in files.glob(root))
-        base = posixpath.commonpath([posixpath.dirname(match) for match in matches]) if matches else ""
-    elif files.isdir(root):
-        base = root
-        below = choose([posixpath.relpath(str(file), root) for file in files.find(root)])
-        matches = [root if at == "." else f"{root}/{at}" for at in below]
-    else:
-        return [Item(without_secrets(url).rpartition("/")[2], url)]
+    with asking(url):
+        if glob.has_magic(root):
+            matches = sorted(str(match) for match in files.glob(root))
+            base = posixpath.commonpath([posixpath.dirname(match) for match in matches]) if matches else ""
+        elif files.isdir(root):
+            base = root
+            below = choose([posixpath.relpath(str(file), root) for file in files.find(root)])
+            matches = [root if at == "." else f"{root}/{at}" for at in below]
+        else:
+            return [Item(without_secrets(url).rpartition("/")[2], url)]
     if not matches:
         raise UsageError(f"{without_secrets(url)} holds no trace", hint="name a folder or pattern with traces in it")
     before = url[: len(url) - len(root)] if url.endswith(root) else f"{url.partition('://')[0]}://"
-    return [Item(printable(posixpath.relpath(match, base)), before + match) for match in matches]
+    return [Item(posixpath.relpath(match, base), before + match) for match in matches]

@@ -18,7 +18,7 @@ from nsyskit import __version__
 from nsyskit.analysis.devices import DevicesResult, devices
 from nsyskit.analysis.hotspots import kernel_hotspots
 from nsyskit.analysis.launch import launch
-from nsyskit.analysis.step_costs import LEDGER_PARTS, steps
+from nsyskit.analysis.step_costs import LEDGER_PARTS, PHASES, steps
 from nsyskit.analysis.sync import sync
 from nsyskit.analysis.trust import errors_first, trust
 from nsyskit.analysis.verdict import verdict
@@ -37,6 +37,10 @@ ROW_SCHEMA: Final = {
 }  # fmt: skip
 """``kernel``: scope is the category; ``device``: the ledger of GPU ``scope``, by part; ``tokens``: the ledger of phase
 ``scope``, by part, over ``count`` tokens; ``steps``: steps of phase ``scope`` in the bin ``name`` of time per token."""
+
+_SHAPES: Final = {"setup": dict, "metrics": dict, "hosts": list, "trust": list, "devices": list, "run": bool}
+_LARGEST: Final = 2**53
+"""More than any number of a part: as ns, a hundred days."""
 
 T = TypeVar("T")
 
@@ -88,6 +92,58 @@ def make_part(trace: Trace, *, run: Mapping[str, Any] | None = None) -> Part:
     }
     rows = [*_kernel_rows(trace), *_device_rows(ledgers), *(_sample_rows(sample) if sample else [])]
     return Part(facts, pl.DataFrame(rows, schema=ROW_SCHEMA, orient="row"))
+
+
+def stored_part(facts: Mapping[str, Any], rows: bytes) -> Part | None:
+    """A part as it was kept; None where it is damaged or holds what ``make_part`` would not write."""
+    try:
+        part = Part(facts, pl.read_parquet(io.BytesIO(rows)))
+        return part if _are_facts(facts) and _are_rows(part.rows) else None
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ):
+        return None
+
+
+def _are_facts(facts: Mapping[str, Any]) -> bool:
+    window, rank = facts["window"], facts["rank"]
+    texts = [*facts["setup"], *facts["setup"].values(), *facts["hosts"], facts["sentence"], facts["content"]]
+    texts += [note[name] for note in facts["trust"] for name in ("level", "code", "message")]
+    numbers = [(value, unit) for value, unit in facts["metrics"].values()]
+    return (
+        all(isinstance(facts[name], kind) for name, kind in _SHAPES.items())
+        and all(isinstance(text, str) for text in [*texts, *(unit for _, unit in numbers)])
+        and all(_is_number(value, above=unit == "ms") for value, unit in numbers)
+        and all(isinstance(name, str | None) for name in facts["devices"])
+        and isinstance(facts["bottleneck"], str)
+        and (rank is None or isinstance(rank, int | str))
+        and (window is None or isinstance(window["dur_ns"], int))
+    )
+
+
+def _is_number(value: object, *, above: bool) -> bool:
+    return isinstance(value, int | float) and (value > 0 if above else value >= 0) and value < _LARGEST
+
+
+def _are_rows(rows: pl.DataFrame) -> bool:
+    if dict(rows.schema) != ROW_SCHEMA:
+        return False
+    kind, name = pl.col("kind"), pl.col("name")
+    of_a_phase = kind.is_in(["tokens", "steps"])
+    sound = (
+        pl.all_horizontal(pl.col(ROW_SCHEMA).is_not_null())
+        & pl.col("count", "total_ns").is_between(0, _LARGEST)
+        & (kind.is_in(["kernel", "device"]) | (of_a_phase & pl.col("scope").is_in(PHASES)))
+        & ((kind != "tokens") | (name.is_in(LEDGER_PARTS) & (pl.col("count") > 0)))
+        & ((kind != "steps") | name.str.contains(r"^[0-9]{1,4}$"))
+    )
+    return bool(rows.select(pl.all_horizontal(sound).all()).item())
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ def filesystem(url: str) -> tuple[Any, str]:
     return files, str(path)
 
 
+@contextmanager
+def asking(url: str) -> Iterator[None]:
+    """Turn what a file system raises into an error that names the URL without its secrets.
+
+    Raises:
+        TraceFormatError: it cannot be asked.
+    """
+    try:
+        yield
+    except Exception as error:  # every file system has errors of its own
+        raise TraceFormatError(
+            f"{without_secrets(url)} cannot be asked: {_plain(error, url)}", hint="check the place and your access"
+        ) from error
+
+
 def listing(url: str) -> list[tuple[str, int, str]]:
     """Files behind a URL: path within it ("" for a single file), size, and a key that changes when the file does.
 
@@ -52,13 +68,9 @@ def listing(url: str) -> list[tuple[str, int, str]]:
         TraceFormatError: there is nothing, or it cannot be asked.
     """
     files, root = filesystem(url)
-    try:
+    with asking(url):
         found = [root] if files.isfile(root) else sorted(str(path) for path in files.find(root))
         rows = [(path[len(root) :].lstrip("/"), int(files.info(path)["size"] or 0), files.ukey(path)) for path in found]
-    except Exception as error:  # every file system has errors of its own
-        raise TraceFormatError(
-            f"{without_secrets(url)} cannot be asked: {_plain(error, url)}", hint="check the place and your access"
-        ) from error
     if not rows:
         raise TraceFormatError(f"{without_secrets(url)} does not exist", hint="check the path")
     return rows
@@ -75,10 +87,15 @@ def fetch(url: str, members: Sequence[str], scratch: Path) -> Path:
     """Copy a file, or the named files of a folder, into ``scratch`` under their own names.
 
     Raises:
-        TraceFormatError: it cannot be read.
+        TraceFormatError: it cannot be read, or the name of a file in it leads elsewhere.
     """
     files, root = filesystem(url)
     target = scratch / (root.rstrip("/").rpartition("/")[2] or "trace")
+    names = [target.name, *members]  # those of objects in a bucket may be anything
+    if any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise TraceFormatError(
+            f"{without_secrets(url)} holds a name that leads outside of its folder", hint="rename what it holds"
+        )
     try:
         for inner in members:
             local = target / inner if inner else target

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nsyskit.errors import OutputError
 from nsyskit.fleet.content import Stamp
-from nsyskit.fleet.part import Part, facts_text
-from nsyskit.fleet.task import Outcome, part_of
+from nsyskit.fleet.part import Part, facts_text, stored_part
+from nsyskit.fleet.task import Outcome
+from nsyskit.jsontext import json_object
 
 FORMAT: Final = "nsyskit.fleet.parts/1"
 INDEX: Final = "index.jsonl"
+_KEY: Final = re.compile(r"[0-9a-f]{32} [0-9a-f]{32} [0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Store:
             elif marker.read_text(encoding="ascii", errors="replace").strip() != FORMAT:
                 raise OutputError(f"{out} is the output of another version of nsyskit", hint="name a new folder")
             self._index = {entry.stamp: entry for entry in self._entries()}
-            self._log = (self.folder / INDEX).open("a", encoding="ascii")
+            self._log = open(self.folder / INDEX, "a", encoding="ascii", opener=_no_link)  # noqa: SIM115
         except OSError as error:
             raise OutputError(
                 f"cannot write to {out}: {error.strerror or error}", hint="check the place and its free space"
@@ -61,11 +65,13 @@ class Store:
         """The index; a line that was cut off is no loss: its trace is only read again."""
         entries = []
         path = self.folder / INDEX
-        for line in path.read_text(encoding="ascii", errors="replace").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines() if path.is_file() else ():
             try:
-                entries.append(Entry(**json.loads(line)))
+                entry = Entry(**json_object(line))
             except (ValueError, TypeError):
                 continue
+            if _KEY.fullmatch(f"{entry.stamp} {entry.content} {entry.key}") and isinstance(entry.size, int):
+                entries.append(entry)
         return entries
 
     def known(self, stamp: Stamp) -> Entry | None:
@@ -103,13 +109,14 @@ class Store:
     def load(self, key: str) -> Part | None:
         """A part; None where it is missing or damaged."""
         facts_file, rows_file = self._files(key)
+        if not (facts_file.is_file() and rows_file.is_file()):
+            return None
         try:
-            facts: dict[str, Any] = json.loads(facts_file.read_text(encoding="utf-8"))
+            facts = json_object(facts_file.read_bytes())
             rows = rows_file.read_bytes()
         except (OSError, ValueError):
             return None
-        good = isinstance(facts, dict) and facts.get("rows_sha256") == hashlib.sha256(rows).hexdigest()
-        return part_of(facts, rows) if good else None
+        return stored_part(facts, rows) if facts.get("rows_sha256") == hashlib.sha256(rows).hexdigest() else None
 
     def close(self) -> None:
         """Leave the index sorted, so that the same traces leave the same folder, whoever was first."""
@@ -120,6 +127,11 @@ class Store:
     def _files(self, key: str) -> tuple[Path, Path]:
         folder = self.folder / key[:2]
         return folder / f"{key}.json", folder / f"{key}.parquet"
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open what is written to in its place, not where a link leads, and wait for nobody at a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _line(entry: Entry) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from nsyskit.errors import NsyskitError
 from nsyskit.fleet import remote
 from nsyskit.fleet.content import content_hash
 from nsyskit.fleet.hosts import digests
-from nsyskit.fleet.part import SCHEMA, Part, make_part
+from nsyskit.fleet.part import SCHEMA, make_part
 from nsyskit.ingest import OpenOptions, open_trace
 from nsyskit.runfolder import RUN_JSON, is_run_folder, load_run
 from nsyskit.units import printable
@@ -114,7 +113,7 @@ def _run(task: Task, scratch: Path) -> Outcome:
     else:
         path = Path(task.location)
         path.stat()
-    if not path.is_dir() and path.stat().st_size == 0:
+    if not path.is_dir() and not (path.is_file() and path.stat().st_size):
         open_trace(path)  # says what is wrong with it
     run_text = (path / RUN_JSON).read_bytes() if is_run_folder(path) else b""
     content = content_hash(path)
@@ -138,8 +137,3 @@ def part_key(content: str, run: bytes, task: Task) -> str:
     """The name of a part: what the trace holds, what its run folder says, and how it was read."""
     read = f"{SCHEMA} {__version__} {'names' if task.names else hashlib.sha256(task.host_key.encode()).hexdigest()}"
     return hashlib.sha256(b"\0".join([content.encode(), run, read.encode()])).hexdigest()[:32]
-
-
-def part_of(facts: Mapping[str, Any], rows: bytes) -> Part:
-    """A stored part; raises what polars raises where ``rows`` is damaged."""
-    return Part(facts, pl.read_parquet(io.BytesIO(rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,11 @@ from sqlite_utils import Database
 
 from nsyskit.errors import NsyskitError, UsageError
 from nsyskit.history.migrations import MIGRATIONS
+from nsyskit.jsontext import json_object
 
 _BUSY_S: Final = 60.0
 _WAL_TRIES: Final = 200
+_LONGEST_NUMBER: Final = 19
 
 
 class HistoryError(NsyskitError):
@@ -78,6 +81,11 @@ class Cell:
     results: tuple[Mapping[str, Any], ...] = ()
 
 
+_TABLES: Final = frozenset({"runs", "metrics", "steps", "tags", "cells", "results"})
+_MEASURED: Final = (
+    "tokens_per_s", "stddev", "samples", "n_prompt", "n_gen", "n_depth", "ttft_ms", "ttft_stddev_ms", "model_size",
+    "model_n_params", "vram_bytes", "kv_bytes", "ppl",
+)  # fmt: skip
 _RESULT_COLUMNS: Final = (
     "label", "phase", "tokens_per_s", "stddev", "samples", "n_prompt", "n_gen", "n_depth",
 )  # fmt: skip
@@ -96,7 +104,9 @@ class History:
             path.absolute().parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA trusted_schema = OFF")
             self.database = Database(connection)
+            self._check_kind()
             self._use_wal()
             self._migrate()
         except (OSError, sqlite3.Error) as error:
@@ -136,7 +146,7 @@ class History:
         """
         with self._writing() as connection:
             for run in runs:
-                if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
+                if run >= 2**63 or connection.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
                     raise UsageError(f"the history has no run {run}", hint="`nsyskit history list` shows its runs")
             if move:
                 connection.execute("DELETE FROM tags WHERE tag = ?", (tag,))
@@ -148,8 +158,7 @@ class History:
         newest = "LIMIT :limit" if limit is not None else ""
         query = f"SELECT * FROM runs {where} ORDER BY id DESC {newest}"
         given = {name: value for name, value in (("tag", tag), ("limit", limit)) if value is not None}
-        rows = list(self.database.query(query, given))
-        return [self._run(row) for row in reversed(rows)]
+        return [self._run(row) for row in reversed(self._rows(query, given))]
 
     def run(self, named: str) -> StoredRun:
         """One run with everything, by its number, or the newest of a tag.
@@ -167,8 +176,8 @@ class History:
             UsageError: neither is there.
         """
         found = self.runs(tag=named)
-        if not found and named.isdigit():
-            found = [self._run(row) for row in self.database.query("SELECT * FROM runs WHERE id = ?", [int(named)])]
+        if not found and named.isascii() and named.isdigit() and len(named) < _LONGEST_NUMBER:
+            found = [self._run(row) for row in self._rows("SELECT * FROM runs WHERE id = ?", [int(named)])]
         if not found:
             raise UsageError(
                 f"the history {self.path} has no run or tag {named!r}", hint="`nsyskit history list` shows its runs"
@@ -177,17 +186,19 @@ class History:
 
     def whole(self, number: int) -> StoredRun:
         """A run with metrics and steps."""
-        row = next(iter(self.database.query("SELECT * FROM runs WHERE id = ?", [number])))
-        metrics = self.database.query("SELECT name, value, unit FROM metrics WHERE run = ? ORDER BY name", [number])
-        steps = self.database.query("SELECT phase, parquet FROM steps WHERE run = ? ORDER BY phase", [number])
-        return self._run(
-            row,
-            metrics={item["name"]: (item["value"], item["unit"]) for item in metrics},
-            steps={item["phase"]: item["parquet"] for item in steps},
-        )
+        (row,) = self._rows("SELECT * FROM runs WHERE id = ?", [number])
+        metrics = self._rows("SELECT name, value, unit FROM metrics WHERE run = ? ORDER BY name", [number])
+        steps = self._rows("SELECT phase, parquet FROM steps WHERE run = ? ORDER BY phase", [number])
+        with self._sound():
+            return self._run(
+                row,
+                metrics={_text(one["name"]): (_number(one["value"]), _text(one["unit"])) for one in metrics},
+                steps={_text(one["phase"]): _blob(one["parquet"]) for one in steps},
+            )
 
     def metric_names(self) -> list[str]:
-        return [row["name"] for row in self.database.query("SELECT DISTINCT name FROM metrics ORDER BY name")]
+        with self._sound():
+            return [_text(row["name"]) for row in self._rows("SELECT DISTINCT name FROM metrics ORDER BY name")]
 
     def trend(
         self, metric: str, *, tag: str | None = None, model: str | None = None, gpu: str | None = None
@@ -203,13 +214,18 @@ class History:
             "WHERE metrics.name = :metric AND (:tag IS NULL OR runs.id IN (SELECT run FROM tags WHERE tag = :tag)) "
             "AND (:model IS NULL OR model = :model) AND (:gpu IS NULL OR gpu = :gpu) ORDER BY runs.id"
         )
-        rows = list(self.database.query(query, {"metric": metric, **filters}))
+        rows = self._rows(query, {"metric": metric, **filters})
         if not rows:
             names = ", ".join(name for name in self.metric_names() if name.count(".") == 1) or "none yet"
             raise UsageError(f"no such run has a metric {metric!r}", hint=f"among those kept are: {names}")
-        return [
-            TrendPoint(row["id"], row["name"], row["added"], row["build"], row["value"], row["unit"]) for row in rows
-        ]
+        with self._sound():
+            return [
+                TrendPoint(
+                    row["id"], _text(row["name"]), _text(row["added"]), _text_or_none(row["build"]),
+                    _number(row["value"]), _text(row["unit"]),
+                )
+                for row in rows
+            ]  # fmt: skip
 
     def put_cell(self, cell: Cell) -> None:
         """Keep a cell of a sweep; one of the same key is replaced."""
@@ -238,19 +254,34 @@ class History:
 
     def cells(self, sweep: str) -> list[Cell]:
         """The cells of a sweep, in the order they were kept."""
-        found = []
-        for row in list(self.database.query("SELECT * FROM cells WHERE sweep = ? ORDER BY id", [sweep])):
-            results = [
-                {name: value for name, value in one.items() if name not in {"cell", "facts"}} | json.loads(one["facts"])
-                for one in self.database.query("SELECT * FROM results WHERE cell = ? ORDER BY rowid", [row["id"]])
-            ]
-            settings = json.loads(row["settings"])
-            found.append(
-                Cell(
-                    sweep, row["key"], settings, row["state"], row["added"], row["error"], row["trace"], tuple(results)
-                )
-            )
-        return found
+        return [
+            self._cell(sweep, row) for row in self._rows("SELECT * FROM cells WHERE sweep = ? ORDER BY id", [sweep])
+        ]
+
+    def _cell(self, sweep: str, row: Mapping[str, Any]) -> Cell:
+        with self._sound():
+            measured = self._rows("SELECT * FROM results WHERE cell = ? ORDER BY rowid", [row["id"]])
+            return Cell(
+                sweep, _text(row["key"]), _settings(row["settings"]), _text(row["state"]), _text(row["added"]),
+                _text_or_none(row["error"]), _text_or_none(row["trace"]), tuple(map(_result, measured)),
+            )  # fmt: skip
+
+    def _rows(self, query: str, given: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
+        try:
+            return list(self.database.query(query, given or None))  # type: ignore[arg-type]  # it takes both
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """What was stored is not what nsyskit stores: SQLite lets a column hold anything."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> HistoryError:
+        return HistoryError(f"{self.path} is damaged: {error}", hint="restore it, or name another file with --db")
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -267,6 +298,22 @@ class History:
         except sqlite3.Error as error:
             raise HistoryError(f"cannot write {self.path}: {error}", hint="free space or name another --db") from error
 
+    def _check_kind(self) -> None:
+        """Leave other programs' databases alone, traces among them; what runs by itself has no place in a history.
+
+        Raises:
+            HistoryError: the file is no history, or is newer than this nsyskit.
+        """
+        if self._version() > len(MIGRATIONS):
+            raise HistoryError(
+                f"{self.path} was written by a newer nsyskit", hint="upgrade nsyskit or name another --db"
+            )
+        listed = "SELECT CAST(name AS BLOB) AS name, type FROM sqlite_master WHERE type != 'index'"
+        kinds = {row["name"].decode(errors="replace"): row["type"] for row in self._rows(listed)}
+        foreign = bool(kinds) if not self._version() else "runs" not in kinds
+        if foreign or "trigger" in kinds.values() or "view" in {kinds.get(name) for name in _TABLES}:
+            raise HistoryError(f"{self.path} is no history of nsyskit", hint="name another file with --db")
+
     def _use_wal(self) -> None:
         """Readers beside a writer. Switching does not wait for others by itself."""
         for left in reversed(range(_WAL_TRIES)):
@@ -279,12 +326,7 @@ class History:
             time.sleep(0.05)
 
     def _migrate(self) -> None:
-        version = self._version()
-        if version > len(MIGRATIONS):
-            raise HistoryError(
-                f"{self.path} was written by a newer nsyskit", hint="upgrade nsyskit or name another --db"
-            )
-        if version == len(MIGRATIONS):
+        if self._version() == len(MIGRATIONS):
             return
         with self._writing() as connection:
             for at in range(self._version(), len(MIGRATIONS)):  # another process may have done it meanwhile
@@ -302,14 +344,61 @@ class History:
         metrics: Mapping[str, tuple[float, str]] | None = None,
         steps: Mapping[str, bytes] | None = None,
     ) -> StoredRun:
-        tags = [
-            one["tag"] for one in self.database.query("SELECT tag FROM tags WHERE run = ? ORDER BY tag", [row["id"]])
-        ]
-        return StoredRun(
-            name=row["name"], added=row["added"], build=row["build"], model=row["model"], gpu=row["gpu"],
-            nsys=row["nsys"], facts=json.loads(row["facts"]), metrics=metrics or {}, steps=steps or {},
-            tags=tuple(tags), id=row["id"],
-        )  # fmt: skip
+        with self._sound():
+            tags = self._rows("SELECT tag FROM tags WHERE run = ? ORDER BY tag", [row["id"]])
+            texts = {name: _text_or_none(row[name]) for name in ("build", "model", "gpu", "nsys")}
+            return StoredRun(
+                name=_text(row["name"]), added=_text(row["added"]), **texts, facts=_facts(row["facts"]),
+                metrics=metrics or {}, steps=steps or {}, tags=tuple(_text(one["tag"]) for one in tags), id=row["id"],
+            )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a name in it is no text")
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError("a value in it is no number")
+    return value
+
+
+def _blob(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("the steps in it are no bytes")
+    return value
+
+
+def _facts(text: object) -> dict[str, Any]:
+    facts = json_object(_text(text))
+    if not isinstance(facts.get("setup", {}), dict):
+        raise TypeError("the facts in it have another shape")
+    return facts
+
+
+def _settings(text: object) -> dict[str, Any]:
+    settings = json_object(_text(text))
+    if any(isinstance(value, list | dict) for value in settings.values()):
+        raise TypeError("the settings in it have another shape")
+    return settings
+
+
+def _result(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement with its further facts."""
+    kept = {name: value for name, value in row.items() if name not in {"cell", "facts"}}
+    found = kept | json_object(_text(row["facts"]))
+    _text(found["label"])
+    _text_or_none(found["phase"])
+    for name in _MEASURED:
+        if found.get(name) is not None:
+            _number(found[name])
+    return found
 
 
 def default_path() -> Path:

@@ -72,8 +72,10 @@ def read_beside(path: Path) -> Beside:
 def _rows(path: Path, schema: dict[str, Any], query: str) -> pl.DataFrame:
     """A query's rows; a table that was never filled does not exist, and is empty."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             database.row_factory = sqlite3.Row
+            if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'view'").fetchone():
+                raise _damaged(path, TypeError())  # a view may have no end
             found = [dict(row) for row in database.execute(query)]
     except sqlite3.OperationalError as error:
         if "no such table" not in str(error):

@@ -152,12 +152,12 @@ def _entries() -> Iterator[CacheEntry]:
             continue
         for path in found:
             with suppress(OSError):  # another process may be removing it
-                yield CacheEntry(kind, path, _size(path), path.stat().st_mtime_ns)
+                yield CacheEntry(kind, path, _size(path), path.lstat().st_mtime_ns)
 
 
 def _size(path: Path) -> int:
-    if not path.is_dir():
-        return path.stat().st_size
+    if path.is_symlink() or not path.is_dir():  # a link leads to what is not the cache's
+        return path.lstat().st_size
     total = 0
     for file in path.rglob("*"):
         with suppress(OSError):

@@ -158,7 +158,7 @@ class ColumnStore:
         return False
 
     def _files(self, name: str) -> list[Path]:
-        return sorted(self._entry.glob(f"{name}-????????.parquet"))
+        return sorted(path for path in self._entry.glob(f"{name}-????????.parquet") if path.is_file())
 
 
 class KeptTable:

@@ -155,11 +155,27 @@ def run_recipe(
         code, said = run_watched(argv, environment=_environment(nsys, python))
         if code or not out.is_dir():
             raise _failure(name, code, said, python)
-        written = sorted(out.glob("*.parquet"), key=lambda path: (path.stem != "trust", path.stem))
-        tables = {path.stem: pl.read_parquet(path) for path in written}
+        tables = read_tables(out)
         if keep is not None:
             shutil.copytree(out, keep)
     return RecipeRun(name, tables, said)
+
+
+def read_tables(folder: Path) -> dict[str, pl.DataFrame]:
+    """What a recipe left, one table a Parquet file, trust first.
+
+    Raises:
+        NsysError: a file is damaged.
+    """
+    written = [path for path in folder.glob("*.parquet") if path.is_file()]
+    return {path.stem: _table(path) for path in sorted(written, key=lambda path: (path.stem != "trust", path.stem))}
+
+
+def _table(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise NsysError(f"{path.name} of the recipe cannot be read", hint="run it again") from error
 
 
 def _environment(nsys: Nsys, python: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ _KEPT: Final = (
     "build_commit", "build_number", "model_type", "model_size", "model_n_params", "backends", "gpu_info", "n_batch",
     "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers", "n_cpu_moe", "split_mode", "flash_attn", "samples_ts",
 )  # fmt: skip
+_NUMBERS: Final = frozenset({"model_size", "model_n_params"})
 _ERROR_CHARACTERS: Final = 300
 _PPL_TRIES: Final = 4
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -122,12 +124,18 @@ def run_perplexity(cell: Cell, program: Sequence[str], text: Path, *, timeout_s:
 def result(numbers: ProgramNumbers) -> dict[str, Any]:
     """One measurement as the history keeps it."""
     extra = {name: numbers.extra[name] for name in _KEPT if name in numbers.extra}
-    samples = extra.get("samples_ts")
+    extra = {name: value for name, value in extra.items() if name not in _NUMBERS or _is_number(value)}
+    samples, spread = extra.get("samples_ts"), numbers.extra.get("stddev_ts")
     return {
         "label": numbers.label, "phase": numbers.phase, "tokens_per_s": numbers.tokens_per_s,
-        "stddev": numbers.extra.get("stddev_ts"), "samples": len(samples) if isinstance(samples, tuple) else None,
+        "stddev": spread if _is_number(spread) else None,
+        "samples": len(samples) if isinstance(samples, tuple) else None,
         "n_prompt": numbers.n_prompt, "n_gen": numbers.n_gen, "n_depth": numbers.n_depth, **extra,
     }  # fmt: skip
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def with_kv(cell: Cell, outcome: Outcome) -> Outcome:

@@ -54,6 +54,13 @@ def test_names_are_relative_to_what_was_named(tmp_path):
     assert names(tmp_path / "one" / "a.sqlite", tmp_path / "two" / "a.sqlite") == ["a.sqlite", "a.sqlite (2)"]
 
 
+def test_a_link_that_leads_back_is_followed_once(tmp_path):
+    touched(tmp_path, "a.sqlite", "x/b.sqlite")
+    (tmp_path / "x" / "loop").symlink_to(tmp_path)
+    assert names(tmp_path) == ["a.sqlite", "x/b.sqlite"]
+    assert names(tmp_path / "**" / "*.sqlite") == ["a.sqlite", "x/b.sqlite"]
+
+
 def test_one_location_counts_once(tmp_path):
     touched(tmp_path, "a.sqlite")
     assert names(tmp_path, tmp_path / "*.sqlite") == [f"{tmp_path.name}/a.sqlite"]
@@ -78,7 +85,9 @@ def test_manifests(tmp_path, monkeypatch):
         ("m.csv", "file\na.sqlite\n", "entry 1 of the manifest"),
         ("m.csv", "path,a b\nx.sqlite,1\n", "no label"),
         ("m.jsonl", "{", "is damaged"),
-        ("m.jsonl", "[1]\n", "has no path"),
+        ("m.jsonl", "[1]\n", "is damaged"),
+        ("m.jsonl", '{"host": "x"}\n', "has no path"),
+        ("m.jsonl", '{"path": "a\\u0000b"}\n', "has no path"),
         ("m.txt", "# nothing\n", "names no trace"),
         ("m.txt", b"\xff\xfe\x00", "cannot be read"),
     ],

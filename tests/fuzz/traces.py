@@ -60,6 +60,7 @@ from nsyskit.report.parquet import write_parquet as export_parquet
 from nsyskit.report.text import render_text
 from tests.fuzz.hostile import IMAGE, SCRIPT, damaged, number, text, value
 
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _BENCH = json.dumps({"build_commit": "x", "n_prompt": 8, "n_gen": 0, "avg_ts": 5.0, "samples_ns": [5], "avg_ns": 5})
 
 
@@ -190,7 +191,7 @@ def look(rng: Random, path: Path) -> None:
     report = analyze(opened, only=only)
     kind = rng.randrange(12)
     if kind <= 3:
-        json.loads(render_json(report), parse_constant=_refuse)
+        json.loads(render_json(report), parse_constant=refuse_constant)
     elif kind <= 5:
         assert_printable(render_text(report, width=100, color=False))
     elif kind == 6:
@@ -206,14 +207,14 @@ def look(rng: Random, path: Path) -> None:
         assert_no_script(outside_code(render_markdown(report)))
     elif kind == 9:
         assert_printable(render_info(opened.meta))
-        json.loads(render_info_json(opened.meta), parse_constant=_refuse)
+        json.loads(render_info_json(opened.meta), parse_constant=refuse_constant)
     elif kind == 10 and path.is_file():
         redact(path, path.with_name("clean.sqlite"))
     else:
         export_parquet(opened, path.with_name("exported"))
 
 
-def _refuse(word: str) -> None:
+def refuse_constant(word: str) -> None:
     raise AssertionError(f"JSON holds {word}")
 
 
@@ -226,6 +227,7 @@ def assert_no_script(page: str) -> None:
     assert SCRIPT not in page
     assert IMAGE not in page
     assert "<svg/onload" not in page
+    assert not _UNSEEN.search(page), _UNSEEN.search(page)
 
 
 def assert_printable(printed: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from served_run import served_run
 from tiny_trace import api, kernel, write_parquet, write_sqlite
 
 from nsyskit.cli import cli
@@ -79,6 +82,75 @@ def test_comparing_and_keeping(folder, tmp_path, monkeypatch):
     CliRunner().invoke(cli, ["compare", str(path), str(path), "--anyway"])
     CliRunner().invoke(cli, ["history", "add", str(path)])
     assert state(path) == before
+
+
+def look_at_several(path: Path, out: Path) -> None:
+    """The commands that take more than one trace, or keep what they found; of a run folder, where ``path`` is one."""
+    db = str(out / "h.sqlite")
+    commands = [
+        ["compare", path, path, "--anyway"], ["history", "add", path, "--db", db], ["ranks", path, path],
+        ["fleet", path, "-o", out / "fleet", "--scheduler", "local"], ["fleet", path.parent, "-o", out / "fleet"],
+        ["sweep", "--read", path, "--db", db], ["compare", "--bench", path, path],
+        ["report", path, "-o", out / "r.html"],
+    ]  # fmt: skip
+    for command in commands:
+        result = CliRunner().invoke(cli, [str(word) for word in command])
+        assert result.exception is None or isinstance(result.exception, SystemExit), command
+        assert result.exit_code in {0, 2, 3, 4}, result.output
+
+
+@pytest.fixture
+def run_folder(folder) -> Path:
+    """A run folder whose databases are in the mode in which SQLite makes files beside them."""
+    place = served_run(folder / "run")
+    write_sqlite(place / "trace.sqlite", *ROWS)
+    for name in ("trace.sqlite", "requests.sqlite", "nvml.sqlite"):
+        with closing(sqlite3.connect(place / name)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+    return place
+
+
+def test_several_traces_and_a_run_folder(run_folder, tmp_path):
+    before = state(run_folder)
+    look_at_several(run_folder, tmp_path)
+    assert state(run_folder) == before
+    assert {file.suffix for file in run_folder.iterdir()} == {".sqlite", ".json"}
+
+
+def test_several_traces_under_a_lock(run_folder, tmp_path):
+    holders = [
+        subprocess.Popen([sys.executable, "-c", LOCK, str(file)], stdout=subprocess.PIPE, text=True)
+        for file in (run_folder / "trace.sqlite", run_folder / "requests.sqlite")
+    ]
+    try:
+        for holder in holders:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "locked\n"
+        before = state(run_folder)
+        look_at_several(run_folder, tmp_path)
+        assert state(run_folder) == before
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()
+
+
+def test_a_read_only_file_system(tmp_path):
+    """Where not even root can write."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root to mount a file system")
+    place = tmp_path / "readonly"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        path = write_sqlite(served_run(place / "run") / "trace.sqlite", *ROWS)
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        for command in SQLITE_COMMANDS:
+            assert run(command, path, tmp_path).exit_code == 0
+        look_at_several(path.parent, tmp_path)
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_while_another_process_holds_a_lock(folder, tmp_path):
