@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -119,7 +120,7 @@ class RunFolder:
 
 
 def is_run_folder(path: Path) -> bool:
-    return (path / RUN_JSON).is_file()
+    return os.path.isfile(path / RUN_JSON)  # noqa: PTH113 - pathlib's raises for a name that is too long
 
 
 def load_run(path: Path) -> RunFolder:

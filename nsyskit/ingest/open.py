@@ -85,6 +85,8 @@ def _source(path: Path, options: OpenOptions) -> tuple[RawSource, Container]:
         ) from error
     except FileNotFoundError as error:
         raise TraceFormatError(f"{path} does not exist", hint="check the path") from error
+    except ValueError as error:  # a NUL in it
+        raise TraceFormatError(f"{path.name!r} is no name of a file", hint="check the path") from error
     except OSError as error:
         raise TraceFormatError(
             f"{path.name} cannot be read: {error.strerror or error}", hint="check the file"

@@ -429,7 +429,7 @@ def _spoil_kept(rng: Random, file: Path) -> bool:
         frame = pl.read_parquet(file)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False  # damaged before
-    if kind == 2:
+    if kind == 2 or not frame.width:
         content = damaged(rng, content)
     else:
         with suppress(pl.exceptions.PolarsError, OverflowError, TypeError, ValueError):
