@@ -52,7 +52,7 @@ def test_clocks_that_disagree(tmp_path, trace, offset):
     assert analyze(moved, only=["verdict"]).verdict.bottleneck == "none"
 
 
-@pytest.mark.parametrize("offset", [-2_000, 2_000, 8_000])
+@pytest.mark.parametrize("offset", [-15_000, -8_000, -2_000, 2_000, 8_000, 15_000])
 def test_an_offset_too_small_to_see_is_too_small_to_matter(tmp_path, offset):
     whole = analyze(open_trace(TRACES / "demo" / "trace.sqlite"), only=["verdict", "devices"])
     moved = faulty(tmp_path, f"UPDATE {{GPU}} SET start = start + {offset}, end = end + {offset}")
