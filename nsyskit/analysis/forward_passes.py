@@ -1,14 +1,15 @@
 """Forward passes by what they upload: groups of user inputs, the tokens they are for, the outputs that come back.
 
 Positions take 4 bytes a token (M-RoPE 16), KV indices 8, in pairs for K and V.
+
+A *segment* is a group of uploads and the work that follows it, up to the next upload. A forward pass is the segments
+from one step's opening to the next.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from dataclasses import dataclass
 from math import gcd
 from typing import Final
 
@@ -20,107 +21,85 @@ _MAX_UBATCH: Final = 8_192
 MAX_VECTOR_BATCH: Final = 8
 
 
-@dataclass(slots=True)
-class Upload:
-    at: int
-    done: int
-    size: int
-    device: int
-    row: int  # in the trace's memcpys
+@dataclass(frozen=True, slots=True)
+class ForwardPasses:
+    """The forward passes of one thread.
+
+    Attributes:
+        passes: ``number begin_ns last_call_ns launched n_tokens output_bytes output_ids``, in time order, numbered from
+            1: when the first upload was handed over, when the last call ended, whether anything was launched, bytes of
+            the last copy back, which nothing but the next step's uploads follows (0 without one), and how many output
+            ids were uploaded, last and 4 bytes each (null where the last upload is something else).
+        inputs: rows of the trace's memcpys that upload user inputs.
+        torn: how many passes began before the trace did.
+    """
+
+    passes: pl.DataFrame
+    inputs: pl.Series
+    torn: int
 
 
-@dataclass(slots=True)
-class Segment:
-    """A group of uploads and the work that follows it, up to the next upload."""
-
-    uploads: list[Upload]
-    n_tokens: int | None
-    last_call: int = 0
-    launched: bool = False
-    downloads: list[tuple[int, int]] = field(default_factory=list)  # (call, bytes)
-
-
-@dataclass(slots=True)
-class ForwardPass:
-    """A forward pass: the segments from one step's opening to the next."""
-
-    segments: list[Segment] = field(default_factory=list)
-    last_call: int = 0
-    launched: bool = False
-
-    def add(self, segment: Segment) -> None:
-        self.segments.append(segment)
-        self.last_call = max(self.last_call, segment.last_call)
-        self.launched = self.launched or segment.launched
-
-    @property
-    def begin(self) -> int:
-        return self.segments[0].uploads[0].at
-
-    @property
-    def n_tokens(self) -> int:
-        return self.segments[0].n_tokens or 0  # a pass opens with a segment that has some
-
-    @property
-    def devices(self) -> set[int]:
-        return {upload.device for segment in self.segments if segment.n_tokens for upload in segment.uploads}
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of the last copy back, which nothing but the next step's uploads follows; 0 without one."""
-        downloads = self.segments[-1].downloads
-        return downloads[-1][1] if downloads else 0
+def forward_passes(events: pl.DataFrame) -> ForwardPasses:
+    """The forward passes of one thread."""
+    segments = _segments(events)
+    number = pl.Series("number", _opens(segments), dtype=pl.Int64).cum_sum()
+    segments = segments.with_columns(number.set_sorted())
+    unseen = segments.filter(pl.col("number") == 0)  # work whose uploads were not seen
+    segments = segments.filter(pl.col("number") > 0)
+    passes = segments.group_by("number", maintain_order=True).agg(
+        pl.col("begin_ns", "n_tokens").first(),
+        pl.col("last_call_ns").max(),
+        pl.col("launched").any(),
+        pl.col("output_bytes").last(),
+    )
+    inputs = segments.filter(pl.col("n_tokens").is_not_null())
+    passes = passes.join(_output_ids(inputs), on="number", how="left", maintain_order="left")
+    return ForwardPasses(passes, inputs["rows"].explode(), int(unseen["launched"].any()))
 
 
-def forward_passes(events: pl.DataFrame) -> tuple[list[ForwardPass], int]:
-    """The forward passes of one thread, and how many began before the trace did."""
-    segments = list(_segments(events))
-    indexed = any(_tokens_by_indices(_sizes(segment)) for segment in segments)
-    tokens = _tokens_by_indices if indexed else _tokens_by_positions
-    for segment in segments:
-        segment.n_tokens = tokens(_sizes(segment))
-    passes: list[ForwardPass] = []
-    torn = 0
-    for segment in segments:
-        if segment.n_tokens and _opens(segment, passes[-1] if passes else None):
-            passes.append(ForwardPass())
-        if passes:
-            passes[-1].add(segment)
-        elif segment.launched:
-            torn = 1  # work whose uploads were not seen
-    return passes, torn
+def _segments(events: pl.DataFrame) -> pl.DataFrame:
+    """A row a segment: ``last_call_ns launched answered output_bytes begin_ns sizes devices rows n_tokens``.
+
+    ``answered``: whether anything was copied back. The last five are of its uploads and null without any; ``sizes``
+    without those that a damaged row does not tell.
+    """
+    kind = pl.col("kind")
+    after_work = pl.when(kind != "break").then(kind != "up").forward_fill().shift(1, fill_value=False)
+    other_next = pl.when(kind != "up").then(kind).backward_fill()
+    events = events.with_columns(
+        segment=((kind == "up") & after_work).fill_null(value=False).cum_sum().set_sorted(),
+        is_input=(kind == "up") & other_next.ne_missing("break"),  # before other calls they are weights
+    )
+    uploads = events.filter("is_input").group_by("segment", maintain_order=True).agg(
+        begin_ns=pl.col("at").tail(_MAX_GROUP).first(),
+        sizes=pl.col("bytes").tail(_MAX_GROUP).drop_nulls(),
+        devices=pl.col("device").tail(_MAX_GROUP),
+        rows=pl.col("row").tail(_MAX_GROUP),
+    )  # fmt: skip
+    segments = events.filter(kind != "break").group_by("segment", maintain_order=True).agg(
+        last_call_ns=pl.max_horizontal(pl.col("last", "done").max()),
+        launched=(kind == "run").any(),
+        answered=(kind == "down").any(),
+        output_bytes=pl.col("bytes").filter(kind == "down").last().fill_null(0),
+    )  # fmt: skip
+    segments = segments.join(uploads, on="segment", how="left", maintain_order="left").drop("segment")
+    segments = segments.filter(pl.col("launched") | pl.col("answered") | pl.col("begin_ns").is_not_null())
+    return segments.join(_tokens(segments["sizes"]), on="sizes", how="left", maintain_order="left")
 
 
-def _segments(events: pl.DataFrame) -> Iterator[Segment]:
-    current = Segment([], None)
-    columns = events.select("kind", "at", "last", "done", "bytes", "device", "row")
-    for kind, at, last, done, size, device, row in columns.iter_rows():
-        if kind == "up":
-            if current.launched or current.downloads:
-                yield current
-                current = Segment([], None)
-            current.uploads.append(Upload(at, done, size, device, row))
-            del current.uploads[:-_MAX_GROUP]
-        elif kind == "break":
-            if not current.launched and not current.downloads:
-                current.uploads = []  # weights, not inputs
-        else:
-            current.launched = current.launched or kind == "run"
-            if kind == "down":
-                current.downloads.append((at, size))
-        if kind != "break":
-            current.last_call = max(current.last_call, last, done)
-    if current.launched or current.downloads or current.uploads:
-        yield current
+def _tokens(sizes: pl.Series) -> pl.DataFrame:
+    """How many tokens groups of uploads are for, null when they are no user inputs: ``sizes n_tokens``.
+
+    Most steps upload the same sizes as others, so that few groups have to be looked at.
+    """
+    distinct = sizes.drop_nulls().unique(maintain_order=True)
+    groups = distinct.to_list()
+    by_indices = [_tokens_by_indices(group) for group in groups]
+    found = by_indices if any(by_indices) else [_tokens_by_positions(group) for group in groups]
+    return pl.DataFrame([distinct.alias("sizes"), pl.Series("n_tokens", found, dtype=pl.Int64)])
 
 
-def _sizes(segment: Segment) -> tuple[int, ...]:
-    """Without those that a damaged row does not tell."""
-    return tuple(upload.size for upload in segment.uploads if upload.size is not None)
-
-
-@lru_cache(maxsize=4_096)  # most steps upload the same sizes as others
-def _tokens_by_indices(sizes: tuple[int, ...]) -> int | None:
+def _tokens_by_indices(sizes: list[int]) -> int | None:
     """How many tokens a group of uploads is for, None when it is no group of user inputs.
 
     KV indices, 8 bytes a token and in pairs for K and V, stand beside positions of 4 bytes a token (M-RoPE 16).
@@ -135,8 +114,7 @@ def _tokens_by_indices(sizes: tuple[int, ...]) -> int | None:
     return -max(found)[2] if found else None
 
 
-@lru_cache(maxsize=4_096)
-def _tokens_by_positions(sizes: tuple[int, ...]) -> int | None:
+def _tokens_by_positions(sizes: list[int]) -> int | None:
     """The same for versions without KV indices: every other upload is a whole number of rows for n tokens.
 
     Embeddings and masks are multiples of 2 bytes a token and larger than positions; output ids are fewer and last.
@@ -152,40 +130,61 @@ def _tokens_by_positions(sizes: tuple[int, ...]) -> int | None:
     return max(found) or None if len(sizes) > 1 else None
 
 
-def _opens(segment: Segment, current: ForwardPass | None) -> bool:
-    """Whether user inputs begin another step: their device had its own already, or the last step has given output."""
-    if current is None or current.segments[-1].downloads:
-        return True
-    return bool({upload.device for upload in segment.uploads} & current.devices)
+def _opens(segments: pl.DataFrame) -> list[bool]:
+    """Whether each segment begins another step than the one before.
+
+    User inputs do when their device had its own already, or when the last step has given output.
+    """
+    opens: list[bool] = []
+    served: set[int | None] | None = None  # devices that have had the inputs of this step; None before the first
+    answered = False  # by the segment before
+    for n_tokens, devices, answers in segments.select("n_tokens", "devices", "answered").iter_rows():
+        opens.append(bool(n_tokens) and (served is None or answered or not served.isdisjoint(devices)))
+        if opens[-1]:
+            served = set()
+        if n_tokens and served is not None:
+            served.update(devices)
+        answered = answers
+    return opens
 
 
-def n_vocab(passes: Sequence[ForwardPass]) -> int | None:
+def _output_ids(inputs: pl.DataFrame) -> pl.DataFrame:
+    """How many output ids each pass uploaded, last and 4 bytes each: ``number output_ids``.
+
+    Null where the last upload is something else. ``inputs`` are the segments of user inputs.
+    """
+    sizes = inputs.select("number", "sizes", bytes=4 * pl.col("n_tokens").first().over("number")).explode("sizes")
+    found = sizes.group_by("number", maintain_order=True).agg(
+        last=pl.col("sizes").last(),
+        alike=(pl.col("sizes") == pl.col("bytes")).sum(),
+        bytes=pl.col("bytes").first(),
+    )
+    last, bytes_ = pl.col("last"), pl.col("bytes")
+    fits = (last % 4 == 0) & (last <= bytes_) & ((pl.col("alike") > 1) | (last < bytes_))
+    return found.select("number", output_ids=pl.when(fits).then(last // 4))
+
+
+def n_vocab(passes: pl.DataFrame) -> int | None:
     """From the sizes of output copies: 4 bytes a token of the vocabulary and output; None when they are no logits.
 
     Best told by steps of one token, else by the output ids, else by what all sizes are a multiple of.
     """
-    sizes = [(one, one.output_bytes // 4) for one in passes if one.output_bytes]
-    told = [size for one, size in sizes if one.n_tokens == 1]
-    told = told or [size // ids for one, size in sizes if (ids := _output_ids(one)) and size % ids == 0]
-    votes = Counter(told).most_common(1)
-    found = votes[0][0] if votes else reduce(gcd, (size for _, size in sizes), 0)
+    answers = passes.filter(pl.col("output_bytes") != 0).with_columns(size=pl.col("output_bytes") // 4)
+    ids = pl.col("output_ids")
+    told = answers.filter(pl.col("n_tokens") == 1)["size"]
+    if told.is_empty():
+        told = answers.filter((ids != 0) & (pl.col("size") % ids == 0)).select(pl.col("size") // ids).to_series()
+    votes = Counter(told.to_list()).most_common(1)
+    found = votes[0][0] if votes else gcd(*answers["size"].unique())
     return found if found > MAX_VECTOR_BATCH else None
 
 
-def n_outputs_of(one: ForwardPass, vocabulary: int | None) -> int | None:
+def n_outputs(vocabulary: int | None) -> pl.Expr:
     """From the logits copy, else from the output ids (the last upload, 4 bytes an output); 0 when nothing came back."""
-    if one.output_bytes and vocabulary and one.output_bytes % (4 * vocabulary) == 0:
-        return one.output_bytes // (4 * vocabulary)
-    if ids := _output_ids(one):
-        return ids
-    if one.output_bytes and one.output_bytes % 4 == 0 and one.output_bytes <= 4 * one.n_tokens:
-        return one.output_bytes // 4
-    return None if one.output_bytes else 0
-
-
-def _output_ids(one: ForwardPass) -> int | None:
-    """How many output ids were uploaded, last and 4 bytes each; None where the last upload is something else."""
-    uploads = [size for segment in one.segments if segment.n_tokens for size in _sizes(segment)]
-    last = uploads[-1]
-    spare = Counter(uploads)[4 * one.n_tokens] > 1 or last < 4 * one.n_tokens
-    return last // 4 if last % 4 == 0 and last <= 4 * one.n_tokens and spare else None
+    came, ids = pl.col("output_bytes"), pl.col("output_ids")
+    logits = 4 * (vocabulary or 0)  # what is divided by 0 is null
+    return (
+        pl.when((came != 0) & (came % logits == 0)).then(came // logits)
+        .when(ids != 0).then(ids)
+        .when((came % 4 == 0) & (came <= 4 * pl.col("n_tokens"))).then(came // 4)
+    )  # fmt: skip

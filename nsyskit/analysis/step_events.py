@@ -25,7 +25,8 @@ def step_events(trace: Trace) -> pl.DataFrame:
     no ubatch makes between its uploads. Rows of lost calls stand where their operation began.
     """
     copies = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()
-    ops = op_calls(trace).filter(pl.col("kind") == "memcpy")
+    ops = op_calls(trace).select("start_ns", "call_start_ns", "call_end_ns", "pid", "tid", "device", "kind", "row")
+    ops = ops.filter(pl.col("kind") == "memcpy")
     ops = ops.with_columns(label=copies["label"][ops["row"]], bytes=copies["bytes"][ops["row"]])
     kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
     columns = ["pid", "tid", "at", "last", "done", "kind", "device", "bytes", "row"]
@@ -43,10 +44,11 @@ def step_events(trace: Trace) -> pl.DataFrame:
     others = pl.concat([moved, breaks, orphans])
     runs = _happened(launches if others["tid"].null_count() else _runs(launches, others), "run").select(columns)
     events = pl.concat([moved, runs, orphans, breaks])
-    events = _adopt_orphans(events).sort("pid", "tid", "at", maintain_order=True)
+    events = _adopt_orphans(events) if others["tid"].null_count() else events
+    events = events.sort("pid", "tid", "at", maintain_order=True)
     same = (pl.col("kind") == "run") & (pl.col("kind").shift(1) == "run")
     same &= (pl.col("tid") == pl.col("tid").shift(1)) & (pl.col("pid") == pl.col("pid").shift(1))
-    block = (~same.fill_null(value=False)).cum_sum()
+    block = (~same.fill_null(value=False)).cum_sum().set_sorted()
     return events.group_by(block.alias("block"), maintain_order=True).agg(
         pl.col("pid", "tid", "at", "kind", "device", "bytes", "row").first(),
         pl.col("done", "last").max(),
@@ -78,10 +80,11 @@ def _launches(trace: Trace) -> pl.DataFrame:
 def _runs(launches: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """A thread's launches put together from one other event to the next: millions of rows fewer to sort."""
     frames = [launches.clear()]
-    for pid, tid in launches.select("pid", "tid").unique().sort("pid", "tid").iter_rows():
+    threads = launches.select(pl.struct("pid", "tid").rle().struct.field("value").struct.unnest()).unique()
+    for pid, tid in threads.sort("pid", "tid").iter_rows():
         here = of_thread((pid, tid))
         own = launches.filter(here)
-        block = count_upto(others.filter(here)["at"].sort(), own["at"]).cast(pl.UInt32)
+        block = count_upto(others.filter(here)["at"].sort(), own["at"]).set_sorted()  # as launches are, by start
         runs = own.group_by(block.alias("block"), maintain_order=True)
         frames.append(runs.agg(pl.col("pid", "tid", "at").first(), pl.col("last", "done").max()).drop("block"))
     return pl.concat(frames)

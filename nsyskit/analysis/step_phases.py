@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
 import polars as pl
 
-from nsyskit.analysis.forward_passes import MAX_VECTOR_BATCH, ForwardPass
-from nsyskit.analysis.hotspots import kernel_facts
-from nsyskit.analysis.pairing import op_calls
-from nsyskit.analysis.step_events import of_thread
-from nsyskit.intervals import count_upto
+from nsyskit.analysis.forward_passes import MAX_VECTOR_BATCH
 from nsyskit.trace import Trace
 
 Phase = Literal["prefill", "decode", "mixed"]
@@ -24,52 +18,40 @@ _NEVER_MIXING_TOOLS: Final = frozenset({
 })  # fmt: skip
 
 
-@dataclass(slots=True)
-class TimedPass:
-    """A forward pass with when it was waited for (``forward_end``) and where its step ends, ns.
-
-    ``last`` of its ``request``: nothing followed before idling.
-    """
-
-    one: ForwardPass
-    forward_end: int
-    end: int
-    last: bool
-    request: int
-    same_batch: bool  # as the step before: nobody waited for that one before handing over this one's inputs
-
-
-def phases_of(steps: Sequence[TimedPass], outputs: Sequence[int | None], *, alone: bool) -> list[Phase]:
+def phases_of(steps: pl.DataFrame, *, alone: bool) -> list[Phase]:
     """decode: every token has its output; prefill: fewer have; mixed: prompts and generating sequences share a ubatch.
 
     llama-server gives every generating sequence a token in each batch. So fewer outputs than tokens while sequences
     generate is mixed, unless the one that did has just finished, which the next step tells.
     """
+    tokens, outputs, request = pl.col("n_tokens"), pl.col("n_outputs"), pl.col("request")
+    decodes = (outputs == tokens).fill_null(value=False)
+    rows = steps.select(
+        (request != request.shift(1)).fill_null(value=False),
+        "same_batch",
+        tokens,
+        outputs,
+        next_decodes=decodes.shift(-1, fill_value=True) | (request != request.shift(-1)),
+    )
     phases: list[Phase] = []
     generating = answered = 0  # sequences that may have a token in this batch; outputs of the batch so far
-    for position, (step, n_outputs) in enumerate(zip(steps, outputs, strict=True)):
+    for new_request, same_batch, n_tokens, n_outputs, next_decodes in rows.iter_rows():
         known = n_outputs or 0
-        if position and steps[position - 1].request != step.request:
+        if new_request:
             generating = answered = 0
-        if not step.same_batch:
+        if not same_batch:
             generating, answered = answered or generating, 0
             if n_outputs is not None:  # their tokens come first in a batch: those beyond its outputs have finished
                 generating = min(generating, n_outputs)
         answered += known
-        if n_outputs is None or n_outputs >= step.one.n_tokens:
+        if n_outputs is None or n_outputs >= n_tokens:
             phases.append("decode" if known else "prefill")
         else:
-            finished = generating == 1 and known == 1 and _next_decodes(steps, outputs, position)
+            finished = generating == 1 and known == 1 and next_decodes
             mixed = not alone and generating > 0 and known > 0 and not finished
             phases.append("mixed" if mixed else "prefill")
         generating = max(0, generating - known)
     return phases
-
-
-def _next_decodes(steps: Sequence[TimedPass], outputs: Sequence[int | None], position: int) -> bool:
-    if position + 1 >= len(steps) or steps[position + 1].request != steps[position].request:
-        return True
-    return outputs[position + 1] == steps[position + 1].one.n_tokens
 
 
 def never_mixes(trace: Trace) -> bool:
@@ -82,37 +64,27 @@ def never_mixes(trace: Trace) -> bool:
     return program == "llama-server" and slots[-1:] == ["1"]
 
 
-def families_of(trace: Trace, key: tuple[object, ...], steps: Sequence[TimedPass]) -> list[str | None]:
-    """Which family did most of each step's matrix products: ``vector``, ``matrix``, None where kernels are hidden."""
-    facts = kernel_facts(trace).select("name_id", "family", "category")
-    products = facts.filter(pl.col("category").str.starts_with("matmul"))
-    kernels = op_calls(trace).select("start_ns", "end_ns", "kind", "pid", "tid", "row", "call_start_ns")
-    kernels = kernels.filter((pl.col("kind") == "kernel") & of_thread(key))
-    ids = trace.kernels.select("name_id").collect()["name_id"]
-    begins = pl.Series([step.one.begin for step in steps], dtype=pl.Int64)
-    rows = kernels.select(
-        step=count_upto(begins, kernels["call_start_ns"]).cast(pl.Int32) - 1,
-        name_id=ids.gather(kernels["row"]), dur=pl.col("end_ns") - pl.col("start_ns"),
-    ).filter(pl.col("name_id").is_in(products["name_id"].implode()))  # fmt: skip
-    sums = rows.group_by("step", "name_id").agg(pl.col("dur").sum())
-    named = sums.join(products, on="name_id", how="left")
-    vector = pl.col("dur").filter(pl.col("family").str.starts_with("mul_mat_vec")).sum()
-    shares = named.group_by("step").agg(share=vector / pl.col("dur").sum())
-    found = dict(shares.iter_rows())
-    return [
-        None if found.get(position) is None else "vector" if found[position] > 0.5 else "matrix"
-        for position in range(len(steps))
-    ]
-
-
-def confidence_of(one: ForwardPass, n_outputs: int | None, phase: Phase, family: str | None) -> tuple[str, str]:
-    """Two witnesses: what was uploaded and copied back, and the kernels that ran."""
-    expected = "vector" if one.n_tokens <= MAX_VECTOR_BATCH else "matrix"
-    said = f"{one.n_tokens} tokens in, {'?' if n_outputs is None else n_outputs} outputs"
-    if phase == "decode" and one.n_tokens == 1:
-        said += " (a one-token prompt looks the same)"
-    if n_outputs is None:
-        return "low", said
-    if family is None:
-        return "medium", f"{said}; kernels not visible"
-    return ("high", f"{said}; {family} kernels") if family == expected else ("medium", f"{said}, yet {family} kernels")
+def confidence() -> tuple[pl.Expr, pl.Expr]:
+    """``confidence`` and ``evidence``. Two witnesses: what was uploaded and copied back, and the kernels that ran."""
+    outputs, products = pl.col("n_outputs"), pl.col("product_ns")
+    family = (
+        pl.when(2 * pl.col("vector_ns") > products).then(pl.lit("vector")).when(products > 0).then(pl.lit("matrix"))
+    )
+    said = pl.format(
+        "{} tokens in, {} outputs{}",
+        "n_tokens",
+        outputs.cast(pl.String).fill_null("?"),
+        pl.when((pl.col("phase") == "decode") & (pl.col("n_tokens") == 1))
+        .then(pl.lit(" (a one-token prompt looks the same)"))
+        .otherwise(pl.lit("")),
+    )
+    expected = pl.when(pl.col("n_tokens") <= MAX_VECTOR_BATCH).then(pl.lit("vector")).otherwise(pl.lit("matrix"))
+    told = pl.when(outputs.is_null())
+    return (
+        told.then(pl.lit("low")).when(family == expected).then(pl.lit("high")).otherwise(pl.lit("medium"))
+        .alias("confidence"),
+        told.then(said).when(family.is_null()).then(pl.format("{}; kernels not visible", said))
+        .when(family == expected).then(pl.format("{}; {} kernels", said, family))
+        .otherwise(pl.format("{}, yet {} kernels", said, family))
+        .alias("evidence"),
+    )  # fmt: skip

@@ -11,22 +11,21 @@ confidence of a step, not for its borders.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
 from nsyskit.analysis.causes import classified_os_calls
-from nsyskit.analysis.forward_passes import ForwardPass, forward_passes, n_outputs_of, n_vocab
+from nsyskit.analysis.forward_passes import forward_passes, n_outputs, n_vocab
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import calls_named, captures
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import HANDED_OVER, api_calls, call_classes, op_calls
+from nsyskit.analysis.pass_work import place_of, with_work
 from nsyskit.analysis.step_events import of_thread, step_events
-from nsyskit.analysis.step_phases import TimedPass, confidence_of, families_of, never_mixes, phases_of
-from nsyskit.intervals import assign, covered_ns, union
+from nsyskit.analysis.step_phases import confidence, never_mixes, phases_of
+from nsyskit.intervals import assign, count_before, covered_ns, union
 from nsyskit.trace import Trace
 
 STEP_COLUMNS: Final = {
@@ -68,23 +67,23 @@ def find_steps(trace: Trace) -> StepsFound:
     why_none = _no_llama(trace)
     if why_none:
         return StepsFound(_frame([]), 0, None, why_none, pl.Series(dtype=pl.Int64))
-    rows: list[dict[str, object]] = []
+    found: list[pl.DataFrame] = []
+    inputs: list[pl.Series] = [pl.Series(dtype=pl.Int64)]
     torn = 0
-    inputs: list[int] = []
     vocabulary: int | None = None
     for key, events in step_events(trace).group_by("pid", "tid", maintain_order=True):
-        passes, lost = forward_passes(events)
-        torn += lost
-        vocabulary = n_vocab(passes) or vocabulary
-        inputs += [
-            upload.row for one in passes for segment in one.segments if segment.n_tokens for upload in segment.uploads
-        ]
-        timed, unfinished = _timed(trace, key, passes)
-        torn += unfinished
-        rows += _described(trace, key, timed)
-    steps = _with_cold(trace, _frame(rows))
-    why_none = None if rows else "no ubatch was found: no uploads of positions"
-    return StepsFound(steps, torn, vocabulary, why_none, pl.Series(inputs, dtype=pl.Int64))
+        thread = forward_passes(events)
+        torn += thread.torn
+        if thread.passes.is_empty():
+            continue
+        inputs.append(thread.inputs)
+        vocabulary = n_vocab(thread.passes) or vocabulary
+        waited = _waited(trace, key, with_work(trace, key, thread.passes))
+        torn += thread.passes.height - waited.height
+        found.append(_described(trace, key, _with_requests(trace, key, waited)))
+    steps = _with_cold(trace, _frame(found))
+    why_none = "no ubatch was found: no uploads of positions" if steps.is_empty() else None
+    return StepsFound(steps, torn, vocabulary, why_none, pl.concat(inputs))
 
 
 @once_per_trace
@@ -119,8 +118,8 @@ def op_steps(trace: Trace) -> pl.Series:
     return step_at(trace, ops).cast(pl.Int32)
 
 
-def _frame(rows: list[dict[str, object]]) -> pl.DataFrame:
-    frame = pl.DataFrame(rows, schema=STEP_COLUMNS).sort("begin_ns", "pid", "tid")
+def _frame(found: list[pl.DataFrame]) -> pl.DataFrame:
+    frame = pl.concat([pl.DataFrame(schema=STEP_COLUMNS), *found]).sort("begin_ns", "pid", "tid")
     return frame.with_columns(index=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
@@ -142,99 +141,80 @@ def _no_llama(trace: Trace) -> str | None:
     return "neither kernels, command line nor output are of llama.cpp"
 
 
-def _timed(trace: Trace, key: tuple[object, ...], passes: Sequence[ForwardPass]) -> tuple[list[TimedPass], int]:
-    """When each pass was waited for and where its step ends; passes that nobody waited for are torn."""
-    own = of_thread(key)
-    calls = (
-        api_calls(trace).select("start_ns", "end_ns", "pid", "tid").filter(call_classes(trace) == "sync").filter(own)
-    )
-    starts, ends = calls["start_ns"].to_list(), calls["end_ns"].to_list()
-    op_ends = _op_ends(trace, key, passes)
-    waited = _waited_blocked(trace, own) if trace.meta.sources.get("osrt", False) else None
-    result: list[TimedPass] = []
-    torn = 0
-    for position, one in enumerate(passes):
-        after = passes[position + 1] if position + 1 < len(passes) else None
-        forward = _forward_end(starts, ends, one.last_call, op_ends[position], after.begin if after else None)
-        if forward is None or not one.launched:
-            torn += 1
-            continue
-        follows = bool(result) and bisect_left(starts, one.begin) - bisect_left(starts, result[-1].one.last_call) < 2
-        result.append(TimedPass(one, forward, after.begin if after else forward, after is None, 0, follows))
-    _close_requests(result, waited)
-    return result, torn
+def _waited(trace: Trace, key: tuple[object, ...], passes: pl.DataFrame) -> pl.DataFrame:
+    """The passes that somebody waited for, with ``forward_end_ns end_ns last_of_request same_batch``.
 
-
-def _op_ends(trace: Trace, key: tuple[object, ...], passes: Sequence[ForwardPass]) -> list[int]:
-    """When the last operation that each pass handed over ended on a GPU; 0 when it left none."""
-    ops = op_calls(trace).select("end_ns", "call_start_ns", "pid", "tid").filter(of_thread(key))
-    spans = pl.DataFrame(
-        {"start_ns": [one.begin for one in passes], "end_ns": [one.last_call for one in passes]},
-        schema={"start_ns": pl.Int64, "end_ns": pl.Int64},
-    )
-    last = ops.select("end_ns", step=assign(ops["call_start_ns"], spans)).group_by("step").agg(pl.col("end_ns").max())
-    found = dict(last.iter_rows())
-    return [found.get(position, 0) for position in range(len(passes))]
-
-
-def _forward_end(starts: list[int], ends: list[int], last_call: int, op_end: int, limit: int | None) -> int | None:
-    """The end of the first wait after the last call that outlasts the pass's work, before the next step's inputs."""
-    for position in range(bisect_left(starts, last_call), len(starts)):
-        if limit is not None and starts[position] >= limit:
-            break
-        if ends[position] >= op_end:
-            return ends[position]
-    return None if limit is None else max(min(op_end, limit), last_call)
-
-
-def _waited_blocked(trace: Trace, own: pl.Expr) -> pl.DataFrame:
-    return union(classified_os_calls(trace).filter(own & (pl.col("class") == "blocked")))
-
-
-def _close_requests(steps: list[TimedPass], blocked: pl.DataFrame | None) -> None:
-    """An idle wait for work ends a request: most of the time to the next step is spent in a blocking OS call.
-
-    ``blocked`` None, without the OS runtime: a pause far longer than any other work between steps must do.
+    ``end_ns`` is where the next pass begins. ``same_batch`` as the step before: nobody waited for that one before
+    handing over this one's inputs.
     """
-    pauses = pl.DataFrame(
-        {
-            "start_ns": [step.forward_end for step in steps],
-            "end_ns": [max(step.end, step.forward_end) for step in steps],
-        },
-        schema={"start_ns": pl.Int64, "end_ns": pl.Int64},
+    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid")
+    waits = calls.filter(call_classes(trace) == "sync").filter(of_thread(key))
+    passes = passes.with_columns(
+        next_begin_ns=pl.col("begin_ns").shift(-1),
+        waits_before=count_before(waits["start_ns"], passes["begin_ns"]),
+        waits_within=count_before(waits["start_ns"], passes["last_call_ns"]),
+        forward_end_ns=_forward_ends(passes, waits),
     )
-    waits = [None] * len(steps) if blocked is None else covered_ns(pauses, blocked).to_list()
+    passes = passes.with_columns(whole=pl.col("launched") & pl.col("forward_end_ns").is_not_null())
+    # kernels of a torn pass are ascribed to the step before, of which its uploads may be a part
+    products = pl.col("vector_ns", "product_ns").sum().over(pl.col("whole").cum_sum())
+    return passes.with_columns(products).filter("whole").with_columns(
+        end_ns=pl.coalesce("next_begin_ns", "forward_end_ns"),
+        last_of_request=pl.col("next_begin_ns").is_null(),
+        same_batch=(pl.col("waits_before") - pl.col("waits_within").shift(1) < 2).fill_null(value=False),
+    )  # fmt: skip
+
+
+def _forward_ends(passes: pl.DataFrame, waits: pl.DataFrame) -> pl.Series:
+    """The end of the first wait after a pass's last call that outlasts the pass's work, before the next step's inputs.
+
+    Without such a wait a pass ends with its work; when the last one did nobody knows.
+    """
+    after = waits.select("end_ns", place_of(passes, waits["start_ns"])).filter(
+        (pl.col("place") % 2 == 0) & (pl.col("place") > 0)
+    )
+    after = after.select("end_ns", number=pl.col("place") // 2)
+    outlasting = after.filter(pl.col("end_ns") >= pl.lit(passes["op_end_ns"]).gather(pl.col("number") - 1))
+    first = outlasting.group_by("number", maintain_order=True).first()
+    begins_next = pl.col("begin_ns").shift(-1)
+    unwaited = pl.max_horizontal(pl.min_horizontal("op_end_ns", begins_next), "last_call_ns")
+    return passes.join(first, on="number", how="left", maintain_order="left").select(
+        pl.coalesce("end_ns", pl.when(begins_next.is_not_null()).then(unwaited))
+    ).to_series()  # fmt: skip
+
+
+def _with_requests(trace: Trace, key: tuple[object, ...], steps: pl.DataFrame) -> pl.DataFrame:
+    """Steps with their ``request``; the last of one ends with its forward pass.
+
+    An idle wait for work ends a request: most of the time to the next step is spent in a blocking OS call. Without the
+    OS runtime a pause far longer than any other work between steps must do.
+    """
+    pauses = steps.select(start_ns="forward_end_ns", end_ns=pl.max_horizontal("end_ns", "forward_end_ns"))
     usual = float((pauses["end_ns"] - pauses["start_ns"]).median() or 0)  # type: ignore[arg-type]
-    request = 0
-    for step, waiting in zip(steps, waits, strict=True):
-        pause = step.end - step.forward_end
-        step.request = request
-        if waiting is None:
-            idle = pause > 20 * max(usual, _MIN_IDLE_NS)
-        else:
-            idle = pause > _MIN_IDLE_NS and pause > 3 * usual and 2 * waiting >= pause
-        if step.last or idle:
-            step.last, step.end = True, step.forward_end
-            request += 1
+    pause = pl.col("end_ns") - pl.col("forward_end_ns")
+    if trace.meta.sources.get("osrt", False):
+        waiting = pl.lit(covered_ns(pauses, _blocked(trace, key)))
+        idle = (pause > _MIN_IDLE_NS) & (pause > 3 * usual) & (waiting >= pause - waiting)
+    else:
+        idle = pause > 20 * max(usual, _MIN_IDLE_NS)
+    steps = steps.with_columns(pl.col("last_of_request") | idle)
+    return steps.with_columns(
+        request=pl.col("last_of_request").shift(1, fill_value=False).cum_sum().cast(pl.Int64),
+        end_ns=pl.when("last_of_request").then("forward_end_ns").otherwise("end_ns"),
+    )
 
 
-def _described(trace: Trace, key: tuple[object, ...], steps: Sequence[TimedPass]) -> list[dict[str, object]]:
-    vocabulary = n_vocab([step.one for step in steps])
-    outputs = [n_outputs_of(step.one, vocabulary) for step in steps]
-    phases = phases_of(steps, outputs, alone=never_mixes(trace))
-    families = families_of(trace, key, steps)
-    rows: list[dict[str, object]] = []
-    for step, n_outputs, phase, family in zip(steps, outputs, phases, families, strict=True):
-        confidence, evidence = confidence_of(step.one, n_outputs, phase, family)
-        rows.append(
-            {
-                "index": 0, "pid": key[0], "tid": key[1], "request": step.request, "last_of_request": step.last,
-                "phase": phase, "confidence": confidence, "evidence": evidence, "n_tokens": step.one.n_tokens,
-                "n_outputs": n_outputs, "begin_ns": step.one.begin, "forward_end_ns": step.forward_end,
-                "end_ns": step.end, "cold": False,
-            }
-        )  # fmt: skip
-    return rows
+def _blocked(trace: Trace, key: tuple[object, ...]) -> pl.DataFrame:
+    return union(classified_os_calls(trace).filter(of_thread(key) & (pl.col("class") == "blocked")))
+
+
+def _described(trace: Trace, key: tuple[object, ...], steps: pl.DataFrame) -> pl.DataFrame:
+    steps = steps.with_columns(n_outputs=n_outputs(n_vocab(steps)))
+    steps = steps.with_columns(phase=pl.Series(phases_of(steps, alone=never_mixes(trace)), dtype=pl.String))
+    pid, tid = (pl.lit(each, pl.Int32) for each in key)
+    index, cold = pl.lit(0, pl.Int64), pl.lit(value=False)
+    steps = steps.with_columns(*confidence(), index=index, pid=pid, tid=tid, cold=cold)
+    return steps.select(*STEP_COLUMNS)
 
 
 def _with_cold(trace: Trace, steps: pl.DataFrame) -> pl.DataFrame:
