@@ -202,7 +202,7 @@ def _sampling(facts: _Facts) -> Iterator[Item]:
 
 
 def _offloads(facts: _Facts) -> bool:
-    return facts.steps.offload_ns >= WORTH * sum(int(ns) for ns in facts.steps.steps["period_ns"].drop_nulls())
+    return facts.steps.offload_ns >= WORTH * int(facts.steps.steps["period_ns"].sum())
 
 
 def _offload(facts: _Facts) -> Iterator[Item]:

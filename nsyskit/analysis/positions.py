@@ -7,16 +7,16 @@ last prompt is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.program import kept_output, request_counts, requests_of, steps_of
+from nsyskit.analysis.program import asked_by, kept_output, requests_of, steps_of
 from nsyskit.analysis.program_batches import batched_depths
-from nsyskit.analysis.program_runs import bench_depths, passes_of, served_depths
+from nsyskit.analysis.program_runs import Depths, Pass, bench_depths, served_depths
 from nsyskit.analysis.steps import find_steps
 from nsyskit.ggml.outputs import ProgramNumbers, parse_output
 from nsyskit.schema import Columns
@@ -32,7 +32,7 @@ BASES: Final[dict[Basis, str]] = {
 }
 """Where depths come from, in words."""
 
-_COLUMNS: Final[Columns] = {"index": pl.Int64(), "depth": pl.Float64(), "total": pl.Int64()}
+_COLUMNS: Final[Columns] = {"index": pl.Int64(), "sequences": pl.Int64(), "total": pl.Int64()}
 _CELLS: Final = 256
 _MASK_BYTES: Final = (2, 4)
 _MASK_ROWS: Final = 64
@@ -67,101 +67,77 @@ def positions(trace: Trace, texts: tuple[str, ...] = ()) -> Positions:
     """
     steps = find_steps(trace).steps
     decode = steps.filter(pl.col("phase") == "decode")
-    rules: dict[Basis, Iterable[tuple[int, tuple[int, ...]]]] = {
-        "program": _by_program(trace, texts),
-        "prompt": _by_prompt(trace, steps),
+    rules: dict[Basis, Callable[[], pl.DataFrame]] = {
+        "program": lambda: _by_program(trace, texts),
+        "prompt": lambda: _by_prompt(trace, steps),
     }
-    for basis, found in rules.items():
-        rows = _frame(found).join(decode.select("index"), on="index", how="semi", maintain_order="left")
+    for basis, find in rules.items():
+        rows = _means(find()).join(decode.select("index"), on="index", how="semi", maintain_order="left")
         if 2 * rows.height > decode.height:
             return Positions(basis, rows, _masks(trace, rows))
-    return Positions("since_prefill", _frame(_since_prefill(steps)), 0)
+    return Positions("since_prefill", _means(_since_prefill(steps)), 0)
 
 
 @once_per_trace
-def generating(trace: Trace, texts: tuple[str, ...] = ()) -> dict[int, int]:
+def generating(trace: Trace, texts: tuple[str, ...] = ()) -> Mapping[int, int]:
     """For steps whose sequences the program's output tells: how many of them generate, by the step's index."""
-    return {index: len(depths) for index, depths in _by_program(trace, texts) if depths}
+    return dict(_by_program(trace, texts).select("index", "sequences").iter_rows())
 
 
-def _frame(found: Iterable[tuple[int, tuple[int, ...]]]) -> pl.DataFrame:
-    rows = [(index, sum(depths) / len(depths), sum(depths)) for index, depths in found if depths]
-    return pl.DataFrame(rows, schema=_COLUMNS, orient="row").sort("index")
+def _means(found: pl.DataFrame) -> pl.DataFrame:
+    return found.select("index", (pl.col("total") / pl.col("sequences")).alias("depth"), "total").sort("index")
 
 
 @once_per_trace
-def _by_program(trace: Trace, texts: tuple[str, ...]) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """Depths of a step's sequences, where the program's output tells which test or request it belongs to."""
-    return tuple(_told(trace, texts))
-
-
-def _told(trace: Trace, texts: tuple[str, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _by_program(trace: Trace, texts: tuple[str, ...]) -> pl.DataFrame:
+    """Depths where the program's output tells which test or request a step belongs to: ``index sequences total``."""
+    found = [pl.DataFrame(schema=_COLUMNS)]
     for pid, text in [(None, text) for text in texts] or kept_output(trace):
         numbers = parse_output(text)
         steps = steps_of(trace, pid)
         for tool, depths_of in _TELLING.items():
             own = [one for one in numbers if one.tool == tool]
-            if own and steps.height:
-                yield from zip(steps["index"], depths_of(own, steps), strict=True)
+            if own and steps.passes:
+                depths = depths_of(own, steps.passes)
+                columns = {"index": steps.rows["index"], "sequences": depths.sequences, "total": depths.totals}
+                found.append(pl.DataFrame(columns, schema=_COLUMNS).filter(pl.col("sequences") > 0))
+    return pl.concat(found)
 
 
-def _batched(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[tuple[int, ...]]:
-    return batched_depths(numbers, passes_of(steps))
+def _server(numbers: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> Depths:
+    return served_depths([asked_by(request) for request in requests_of(numbers)], passes)
 
 
-def _bench(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[tuple[int, ...]]:
-    return [() if depth is None else (depth,) for depth in bench_depths(numbers, passes_of(steps))]
-
-
-def _server(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[tuple[int, ...]]:
-    requests = requests_of(numbers)
-    counts = [request_counts(request) for request in requests]
-    cached = [
-        _cached(next(iter(request.values())), *count) for request, count in zip(requests, counts, strict=True)
-    ]  # fmt: skip
-    return [depths or () for depths in served_depths(counts, passes_of(steps), cached)]
-
-
-_TELLING: Final = {"llama-bench": _bench, "llama-batched-bench": _batched, "llama-server": _server}
+_TELLING: Final = {"llama-bench": bench_depths, "llama-batched-bench": batched_depths, "llama-server": _server}
 """Tools whose output tells depths, and how."""
 
 
-def _cached(one: ProgramNumbers, n_prompt: int, n_gen: int) -> int:
-    """Tokens that a request's prompt found in the cache: what its slot held in the end, less what was computed."""
-    held = one.extra.get("n_context")
-    if isinstance(held, int):
-        return max(0, held - n_prompt - n_gen)
-    cache_n = one.extra.get("cache_n")
-    return cache_n if isinstance(cache_n, int) else 0
-
-
-def _by_prompt(trace: Trace, steps: pl.DataFrame) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _by_prompt(trace: Trace, steps: pl.DataFrame) -> pl.DataFrame:
     """One sequence alone: its prompt, and a token a step."""
-    programs = {trace.meta.program_of(pid) for pid in steps["pid"].unique()}
-    if programs & _NOT_ONE_CONTEXT:
-        return
+    found = [pl.DataFrame(schema=_COLUMNS)]
+    if {trace.meta.program_of(pid) for pid in steps["pid"].unique()} & _NOT_ONE_CONTEXT:
+        return found[0]
     for _, own in steps.group_by("pid", "tid", maintain_order=True):
-        batches = own.filter(pl.col("phase") == "decode")["n_tokens"]
-        if own["phase"].is_in(["mixed"]).any() or (batches > 1).any():
+        decodes, prefills = own["phase"] == "decode", own["phase"] == "prefill"
+        if not (decodes | prefills).all() or (own.filter(decodes)["n_tokens"] > 1).any():
             continue
-        depth: int | None = None
-        before = ""
-        for index, phase, n_tokens in own.select("index", "phase", "n_tokens").iter_rows():
-            if phase == "prefill":
-                depth = n_tokens + ((depth or 0) if before == "prefill" else 0)
-            elif depth is not None:
-                depth += n_tokens
-                yield index, (depth,)
-            before = phase
+        prompts = (prefills & ~prefills.shift(1, fill_value=False)).cum_sum()  # 0 before the first
+        counted = own.with_columns(total=pl.col("n_tokens").cum_sum().over(prompts))
+        found.append(_alone(counted.filter(decodes & (prompts > 0))))
+    return pl.concat(found)
 
 
-def _since_prefill(steps: pl.DataFrame) -> Iterator[tuple[int, tuple[int, ...]]]:
-    for _, own in steps.group_by("pid", "tid", maintain_order=True):
-        count = 0
-        for index, phase in own.select("index", "phase").iter_rows():
-            count = count + 1 if phase == "decode" else 0
-            if count:
-                yield index, (count,)
+def _since_prefill(steps: pl.DataFrame) -> pl.DataFrame:
+    """Steps of decode since the last other one of their thread."""
+    decodes = pl.col("phase") == "decode"
+    thread = ["pid", "tid"]
+    counted = steps.with_columns(run=(~decodes).cum_sum().over(thread)).filter(decodes)
+    return _alone(counted.with_columns(total=pl.int_range(1, pl.len() + 1).over(*thread, "run")))
+
+
+def _alone(rows: pl.DataFrame) -> pl.DataFrame:
+    """As of one sequence."""
+    return rows.select("index", pl.lit(1, pl.Int64).alias("sequences"), pl.col("total").cast(pl.Int64))
 
 
 def _masks(trace: Trace, rows: pl.DataFrame) -> int:

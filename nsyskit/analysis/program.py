@@ -10,7 +10,7 @@ import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.program_batches import batched_ns, perplexity_ns
-from nsyskit.analysis.program_runs import bench_ns, passes_of, perf_ns, served
+from nsyskit.analysis.program_runs import Asked, Pass, bench_ns, passes_of, perf_ns, served
 from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.trust import TrustNote
 from nsyskit.errors import MissingTableError
@@ -124,7 +124,16 @@ def _rows(trace: Trace, pid: int | None, numbers: Sequence[ProgramNumbers]) -> I
     return (found[id(one)] for one in numbers)
 
 
-def steps_of(trace: Trace, pid: int | None) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class ProgramSteps:
+    """Steps that a program's numbers may be about: as rows of ``find_steps``, and as its clock sees them."""
+
+    rows: pl.DataFrame
+    passes: tuple[Pass, ...]
+
+
+@once_per_trace
+def steps_of(trace: Trace, pid: int | None) -> ProgramSteps:
     """The steps of the thread that the numbers are about; none where several threads might be meant.
 
     A wrapper may own the output: then the only thread with steps is meant.
@@ -132,19 +141,20 @@ def steps_of(trace: Trace, pid: int | None) -> pl.DataFrame:
     steps = find_steps(trace).steps
     own = steps.filter(pl.col("pid") == pid) if pid is not None else steps.clear()
     own = steps if own.is_empty() else own
-    return own if own.select("pid", "tid").n_unique() == 1 else own.clear()
+    own = own if own.select("pid", "tid").n_unique() == 1 else own.clear()
+    return ProgramSteps(own, passes_of(own))
 
 
-def _unmatched(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:  # noqa: ARG001 - a matcher
+def _unmatched(numbers: Sequence[ProgramNumbers], steps: ProgramSteps) -> list[ProgramRow]:  # noqa: ARG001 - a matcher
     return [ProgramRow(one) for one in numbers]
 
 
-def _bench(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
+def _bench(numbers: Sequence[ProgramNumbers], steps: ProgramSteps) -> list[ProgramRow]:
     rows = []
-    for one, times in zip(numbers, bench_ns(numbers, passes_of(steps)), strict=True):
+    for one, times in zip(numbers, bench_ns(numbers, steps.passes), strict=True):
         tokens = (one.n_prompt or 0) + (one.n_gen or 0)
         rates = [tokens / took * 1e9 for took in times if took > 0]
-        rows.append(ProgramRow(one, sum(rates) / len(rates), "steps") if rates else _by_phase(one, numbers, steps))
+        rows.append(ProgramRow(one, sum(rates) / len(rates), "steps") if rates else _by_phase(one, numbers, steps.rows))
     return rows
 
 
@@ -159,13 +169,12 @@ def _by_phase(one: ProgramNumbers, numbers: Sequence[ProgramNumbers], steps: pl.
     return ProgramRow(one, int(timed["n_tokens"].sum()) / took * 1e9, "phase")
 
 
-def _served(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
+def _served(numbers: Sequence[ProgramNumbers], steps: ProgramSteps) -> list[ProgramRow]:
     """Two measurements a request, which began in the order of their tasks."""
     requests = requests_of(numbers)
-    counts = [request_counts(request) for request in requests]
-    passes = passes_of(steps)
+    asked = [asked_by(request) for request in requests]
     rows: dict[int, ProgramRow] = {}
-    for request, took in zip(requests, served(counts, passes), strict=True):
+    for request, took in zip(requests, served(asked, steps.passes), strict=True):
         for part, ns in (("prompt", took.prompt_ns), ("gen", took.gen_ns)) if took else ():
             printed = request.get(part)
             if took and printed is not None and ns > 0 and printed.n_divisor:
@@ -186,13 +195,23 @@ def requests_of(numbers: Sequence[ProgramNumbers]) -> list[Request]:
     return [requests[task] for task in sorted(requests, key=lambda task: task if isinstance(task, int) else 0)]
 
 
-def request_counts(request: Request) -> tuple[int, int]:
-    """Tokens of a request's prompt and of its answer; a request without an answer's line has one token."""
+def asked_by(request: Request) -> Asked:
+    """What a request asked for; one without an answer's line has one token."""
     prompt, gen = request.get("prompt"), request.get("gen")
-    return (prompt.n_prompt or 0 if prompt else 0), max(1, gen.n_gen or 0 if gen else 0)
+    n_prompt, n_gen = (prompt.n_prompt or 0 if prompt else 0), max(1, gen.n_gen or 0 if gen else 0)
+    return Asked(n_prompt, n_gen, _cached(next(iter(request.values())), n_prompt, n_gen))
 
 
-def _by_perf(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
+def _cached(one: ProgramNumbers, n_prompt: int, n_gen: int) -> int:
+    """Tokens that a request's prompt found in the cache: what its slot held in the end, less what was computed."""
+    held = one.extra.get("n_context")
+    if isinstance(held, int):
+        return max(0, held - n_prompt - n_gen)
+    cache_n = one.extra.get("cache_n")
+    return cache_n if isinstance(cache_n, int) else 0
+
+
+def _by_perf(numbers: Sequence[ProgramNumbers], steps: ProgramSteps) -> list[ProgramRow]:
     """Perf lines of a run with one prompt and one answer."""
     timed = {phase: [one for one in numbers if one.phase == phase] for phase in ("prefill", "decode")}
     if any(len(rows) > 1 for rows in timed.values()):
@@ -201,7 +220,7 @@ def _by_perf(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[Pro
         sum(getattr(one, name) or 0 for one in timed[phase])
         for phase, name in (("prefill", "n_prompt"), ("decode", "n_gen"))
     )
-    took = perf_ns(n_prompt, n_gen, passes_of(steps), steps["phase"].to_list())
+    took = perf_ns(n_prompt, n_gen, steps.passes, steps.rows["phase"].to_list())
     rates = {
         id(one): (one.n_divisor or 0) / took[phase] * 1e9
         for phase, rows in timed.items()
@@ -211,31 +230,31 @@ def _by_perf(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[Pro
     return [ProgramRow(one, rates[id(one)], "steps") if rates.get(id(one)) else ProgramRow(one) for one in numbers]
 
 
-def _batched(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
-    times = batched_ns(numbers, passes_of(steps))
+def _batched(numbers: Sequence[ProgramNumbers], steps: ProgramSteps) -> list[ProgramRow]:
+    times = batched_ns(numbers, steps.passes)
     return [
         ProgramRow(one, one.n_divisor / took * 1e9, "steps") if took and one.n_divisor else ProgramRow(one)
         for one, took in zip(numbers, times, strict=True)
     ]
 
 
-def _perplexity(numbers: Sequence[ProgramNumbers], steps: pl.DataFrame) -> list[ProgramRow]:
+def _perplexity(numbers: Sequence[ProgramNumbers], steps: ProgramSteps) -> list[ProgramRow]:
     """Its own time of a pass; of perf lines it has one for all prompts, for it generates nothing."""
-    passes = passes_of(steps)
     rows = []
     for one in numbers:
-        if one.label.startswith("pass ") and (took := perplexity_ns(one.n_prompt or 0, passes)):
+        if one.label.startswith("pass ") and (took := perplexity_ns(one.n_prompt or 0, steps.passes)):
             ns, slack_ms = took
             rows.append(ProgramRow(one, (one.n_prompt or 0) / ns * 1e9, "steps", slack_ms))
         elif one.phase == "prefill" and not one.label.startswith("pass "):
-            ns = perf_ns(one.n_prompt or 0, 0, passes, ["prefill"] * len(passes)).get("prefill", 0)
+            phases = ["prefill"] * len(steps.passes)
+            ns = perf_ns(one.n_prompt or 0, 0, steps.passes, phases).get("prefill", 0)
             rows.append(ProgramRow(one, (one.n_prompt or 0) / ns * 1e9, "steps") if ns else ProgramRow(one))
         else:
             rows.append(ProgramRow(one))
     return rows
 
 
-_MATCHERS: Final[dict[str, Callable[[Sequence[ProgramNumbers], pl.DataFrame], list[ProgramRow]]]] = {
+_MATCHERS: Final[dict[str, Callable[[Sequence[ProgramNumbers], ProgramSteps], list[ProgramRow]]]] = {
     "llama-bench": _bench,
     "llama-server": _served,
     "llama-batched-bench": _batched,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nsyskit.analysis.program_runs import Pass, span_ns
+from nsyskit.analysis.program_runs import Depths, Pass, span_ns
 from nsyskit.ggml.outputs import ProgramNumbers
 
 _MOST_WARM_UP: Final = 4
@@ -27,12 +27,14 @@ def batched_ns(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> lis
     return times or [None] * len(records)
 
 
-def batched_depths(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> list[tuple[int, ...]]:
-    """For each step the tokens in the context of every sequence that generates in it, itself among them."""
-    depths: list[tuple[int, ...]] = [()] * len(passes)
+def batched_depths(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> Depths:
+    """The depths of all steps that a measurement tells of."""
+    depths = Depths([0] * len(passes), [0] * len(passes))
     for row in _laid_out(records, passes):
+        first = row.first + len(row.prompt)
         for at, one in enumerate(row.tokens):
-            depths[row.first + len(row.prompt) + at] = (row.n_prompt + at + 1,) * one.n_tokens
+            depths.sequences[first + at] = one.n_tokens
+            depths.totals[first + at] = one.n_tokens * (row.n_prompt + at + 1)
     return depths
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import starmap
 from statistics import median
-from typing import Final
+from sys import maxunicode
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -23,8 +25,7 @@ _FIRST_REQUESTS: Final = 32
 _FIRST_STEPS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """A step, as a program's clock sees it. ``pause`` is the time to the next step, None before idling."""
 
     n_tokens: int
@@ -38,13 +39,22 @@ class Pass:
         return self.forward_end - self.begin
 
 
-def passes_of(steps: pl.DataFrame) -> list[Pass]:
+def passes_of(steps: pl.DataFrame) -> tuple[Pass, ...]:
     """Rows of ``find_steps`` of one thread as passes."""
-    columns = steps.select("n_tokens", "n_outputs", "begin_ns", "forward_end_ns", "end_ns", "last_of_request")
-    return [
-        Pass(tokens, outputs or 0, begin, forward_end, None if last else end - forward_end)
-        for tokens, outputs, begin, forward_end, end, last in columns.iter_rows()
-    ]
+    pause = pl.when(~pl.col("last_of_request")).then(pl.col("end_ns") - pl.col("forward_end_ns"))
+    columns = steps.select("n_tokens", pl.col("n_outputs").fill_null(0), "begin_ns", "forward_end_ns", pause)
+    return tuple(starmap(Pass, columns.iter_rows()))
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """For each step how many sequences generate in it, and the tokens in their contexts together.
+
+    A sequence's context holds the step's own token, too. Both are 0 where that is not known.
+    """
+
+    sequences: list[int]
+    totals: list[int]
 
 
 def usual_pause(passes: Sequence[Pass]) -> int:
@@ -74,9 +84,9 @@ def bench_ns(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> list[
     return [[] for _ in records] if laid is None else _measured(records, passes, *laid)
 
 
-def bench_depths(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> list[int | None]:
-    """For each step how many tokens are in the context once it has run, None where the tests do not tell."""
-    depths: list[int | None] = [None] * len(passes)
+def bench_depths(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> Depths:
+    """For each step how many tokens are in the context once it has run, as far as the tests tell."""
+    depths = Depths([0] * len(passes), [0] * len(passes))
     laid = _laid_over(records, [one.n_tokens for one in passes])
     plan, at = laid or ((), 0)
     for chunk in plan:
@@ -84,7 +94,7 @@ def bench_depths(records: Sequence[ProgramNumbers], passes: Sequence[Pass]) -> l
         for size in chunk.sizes:
             depth += size
             if 0 <= at < len(passes):
-                depths[at] = depth
+                depths.sequences[at], depths.totals[at] = 1, depth
             at += 1
     return depths
 
@@ -142,13 +152,12 @@ def _size(record: ProgramNumbers, name: str, default: int) -> int:
 
 def _only_place(shape: Sequence[int], plan: Sequence[int]) -> int | None:
     """Where the plan begins in the steps; negative when the trace begins later. None unless there is one place."""
-    short, long = sorted((shape, plan), key=len)
-    if not short:
+    # as text, which Python searches in linear time
+    short, long = sorted(("".join(chr(min(n, maxunicode)) for n in sizes) for sizes in (shape, plan)), key=len)
+    at = long.find(short)
+    if not short or at < 0 or long.find(short, at + 1) >= 0:
         return None
-    found = [at for at in range(len(long) - len(short) + 1) if list(long[at : at + len(short)]) == list(short)]
-    if len(found) != 1:
-        return None
-    return found[0] if long is shape else -found[0]
+    return at if len(shape) >= len(plan) else -at
 
 
 def _measured(
@@ -184,8 +193,16 @@ class Served:
     slack_ns: int
 
 
-def served(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> list[Served | None]:
-    """For each request ``(n_prompt, n_gen)``, in the order of arrival, what its prompt and its generation took, ns.
+class Asked(NamedTuple):
+    """A request: tokens of its prompt that are computed, tokens of its answer, tokens found in the prompt cache."""
+
+    n_prompt: int
+    n_gen: int
+    n_cached: int = 0
+
+
+def served(requests: Sequence[Asked], passes: Sequence[Pass]) -> list[Served | None]:
+    """For each request, in the order of arrival, what its prompt and its generation took, ns.
 
     Continuous batching is replayed: every generating request has a token in each batch, the rest of it is prompts in
     the order of arrival, and each step must show the tokens and the outputs that follow. None for requests after the
@@ -197,33 +214,22 @@ def served(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> list[
     return [found.done.get(request) for request in range(len(requests))]
 
 
-def served_depths(
-    requests: Sequence[tuple[int, int]], passes: Sequence[Pass], cached: Sequence[int]
-) -> list[tuple[int, ...] | None]:
-    """For each step the tokens in the context of every sequence that generates in it, itself among them.
-
-    Args:
-        requests: as of ``served``.
-        passes: of one thread.
-        cached: for each request the tokens of its prompt that were in the cache already.
-
-    None for steps that the replay does not reach, or that are another's.
-    """
-    depths: list[tuple[int, ...] | None] = [None] * len(passes)
+def served_depths(requests: Sequence[Asked], passes: Sequence[Pass]) -> Depths:
+    """The depths of all steps that the replay reaches."""
     found = _only_replay(requests, passes)
-    if found is not None:
-        for at, generating in enumerate(found.generating, found.begin):
-            depths[at] = tuple(depth + cached[request] for request, depth in generating)
-    return depths
+    if found is None:
+        return Depths([0] * len(passes), [0] * len(passes))
+    before, after = [0] * found.begin, [0] * (len(passes) - found.begin - len(found.depths.totals))
+    return Depths(before + found.depths.sequences + after, before + found.depths.totals + after)
 
 
-def _only_replay(requests: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> _Replay | None:
+def _only_replay(requests: Sequence[Asked], passes: Sequence[Pass]) -> _Replay | None:
     """The replay that gets through most requests, from whatever request and step; None unless there is only one."""
     return _replayed_most(tuple(requests), tuple(passes))
 
 
 @lru_cache(maxsize=2)  # who asks for times asks for depths, too
-def _replayed_most(requests: tuple[tuple[int, int], ...], passes: tuple[Pass, ...]) -> _Replay | None:
+def _replayed_most(requests: tuple[Asked, ...], passes: tuple[Pass, ...]) -> _Replay | None:
     best: list[_Replay] = []
     most = 0
     for first in range(min(len(requests), _FIRST_REQUESTS)):
@@ -249,7 +255,7 @@ class _Request:
     number: int
     prompt_left: int
     gen_left: int
-    depth: int = 0  # its tokens that have been computed
+    depth: int  # its tokens that have been computed or were in the cache
     begin: int = -1  # the first step of the batch that its prompt began with
     answered: int = -1  # the last step of the batch that gave its first token
 
@@ -258,18 +264,19 @@ class _Replay:
     """The slots of a server, step by step, from a request and a step on.
 
     A batch holds the generating requests' tokens first, then prompts; cut into ubatches, it samples at its end only.
-    ``done``: times of the requests that are through, by number. ``generating``: for each step taken the number and the
-    depth of every request that had a token in it beside prompts.
+    ``done``: times of the requests that are through, by number. ``depths``: of the steps taken, without those of
+    prompts.
     """
 
-    def __init__(self, requests: Sequence[tuple[int, int]], passes: Sequence[Pass], first: int, begin: int) -> None:
+    def __init__(self, requests: Sequence[Asked], passes: Sequence[Pass], first: int, begin: int) -> None:
         self.begin = begin
         self.done: dict[int, Served] = {}
-        self.generating: list[tuple[tuple[int, int], ...]] = []
+        self.depths = Depths([], [])
         self._requests = requests
         self._passes = passes
         self._next = first  # of the requests that wait
-        self._active: list[_Request] = []
+        self._prompting: list[_Request] = []  # with a part of their prompt computed
+        self._generating: list[_Request] = []
         self._begun = begin  # first step of the batch
         self._prompts = False  # whether the step before held prompts: this one may be of the same batch
 
@@ -281,10 +288,9 @@ class _Replay:
 
     def _step(self, at: int) -> bool:
         """Take one step; False when it holds other tokens or outputs than it must."""
-        generating = [request for request in self._active if not request.prompt_left]
-        unfinished = self._prompts and len(generating) < len(self._active)
-        for own in self._orders(generating, unfinished=unfinished):
-            taken = self._taken(self._passes[at], own)
+        unfinished = self._prompts and bool(self._prompting)
+        for own in self._orders(unfinished=unfinished):
+            taken = self._taken(self._passes[at], len(own))
             if taken is not None:
                 break
         else:
@@ -292,23 +298,25 @@ class _Replay:
         if own or not (unfinished and self._fits_batch(at)):
             self._begun = at
         self._prompts = bool(taken)
-        self._advance(at, own, taken)
+        self._generate(own)
+        self._compute(at, taken)
+        self._release(at)
         return True
 
-    def _orders(self, generating: list[_Request], *, unfinished: bool) -> Iterator[list[_Request]]:
+    def _orders(self, *, unfinished: bool) -> tuple[list[_Request], ...]:
         """Whose tokens a step may hold beside prompts, likelier first: everybody's, or nobody's within a batch."""
-        yield [] if unfinished else generating
-        if self._prompts:
-            yield generating if unfinished else []
+        if not self._prompts:
+            return (self._generating,)
+        return ([], self._generating) if unfinished else (self._generating, [])
 
     def _fits_batch(self, at: int) -> bool:
         return sum(one.n_tokens for one in self._passes[self._begun : at + 1]) <= _N_BATCH
 
-    def _taken(self, one: Pass, own: Sequence[_Request]) -> list[tuple[_Request, int]] | None:
+    def _taken(self, one: Pass, own: int) -> list[tuple[_Request, int]] | None:
         """How many tokens of which prompts make up the rest of the step; None when it does not add up."""
-        room, outputs = one.n_tokens - len(own), len(own)
+        room, outputs = one.n_tokens - own, own
         taken = []
-        for request in self._prompting() if room > 0 else ():
+        for request in self._prompts_left() if room > 0 else ():
             n = min(room, request.prompt_left)
             taken.append((request, n))
             room -= n
@@ -317,32 +325,46 @@ class _Replay:
                 break
         return taken if room == 0 and outputs == one.n_outputs else None
 
-    def _prompting(self) -> Iterator[_Request]:
+    def _prompts_left(self) -> Iterator[_Request]:
         """Requests whose prompts are not through, in the order of arrival."""
-        yield from (request for request in self._active if request.prompt_left)
+        yield from self._prompting
         for number in range(self._next, len(self._requests)):
             yield _Request(number, *self._requests[number])
 
-    def _advance(self, at: int, own: Sequence[_Request], taken: Sequence[tuple[_Request, int]]) -> None:
+    def _generate(self, own: Sequence[_Request]) -> None:
+        """A token for each of them."""
         for request in own:
             request.gen_left -= 1
             request.depth += 1
-        self.generating.append(tuple((request.number, request.depth) for request in own))
+        self.depths.sequences.append(len(own))
+        self.depths.totals.append(sum(request.depth for request in own))
+
+    def _compute(self, at: int, taken: Sequence[tuple[_Request, int]]) -> None:
+        """So many tokens of each prompt; one that is through generates from then on."""
         for request, n in taken:
             request.depth += n
             if request.begin < 0:
                 request.begin = self._begun
-                self._active.append(request)
+                self._prompting.append(request)
                 self._next = request.number + 1
             request.prompt_left -= n
             if not request.prompt_left:
                 request.answered = at
                 request.gen_left = max(0, request.gen_left - 1)  # the prompt's step gives the first token
-        for request in self._active:
-            request.answered = at if request.answered >= self._begun else request.answered
-        for request in [request for request in self._active if not request.prompt_left and not request.gen_left]:
-            self._active.remove(request)
-            self.done[request.number] = _served(request, self._passes, at)
+                self._prompting.remove(request)
+                self._generating.append(request)
+
+    def _release(self, at: int) -> None:
+        """Let go of the requests that have all their tokens."""
+        if self._begun < at:  # the batch goes on: what it has answered comes with its end
+            for request in self._generating:
+                request.answered = at if request.answered >= self._begun else request.answered
+        if all(request.gen_left for request in self._generating):
+            return
+        for request in self._generating:
+            if not request.gen_left:
+                self.done[request.number] = _served(request, self._passes, at)
+        self._generating = [request for request in self._generating if request.gen_left]
 
 
 def _served(request: _Request, passes: Sequence[Pass], last: int) -> Served:

@@ -7,7 +7,7 @@ from synthetic import synthesize
 
 from nsyskit import analyze, open_trace
 from nsyskit.analysis.program import ProgramResult, ProgramRow, kept_texts, program, program_notes
-from nsyskit.analysis.program_runs import Pass, bench_ns, perf_ns, served
+from nsyskit.analysis.program_runs import Asked, Pass, bench_ns, perf_ns, served
 from nsyskit.errors import MissingTableError
 from nsyskit.ggml.outputs import ProgramNumbers
 
@@ -66,7 +66,7 @@ class TestBench:
 
 
 def times(requests: list[tuple[int, int]], steps: list[Pass]) -> list[tuple[int, int] | None]:
-    return [one and (one.prompt_ns, one.gen_ns) for one in served(requests, steps)]
+    return [one and (one.prompt_ns, one.gen_ns) for one in served([Asked(*one) for one in requests], steps)]
 
 
 class TestServer:
@@ -80,7 +80,7 @@ class TestServer:
     def test_two_slots_and_a_third_request(self):
         shape = [(7, 2), (2, 2), (6, 2), (1, 1)]
         assert times([(4, 2), (3, 3), (5, 2)], passes(*shape)) == [(9, 10), (9, 20), (9, 10)]
-        assert {one.slack_ns for one in served([(4, 2), (3, 3), (5, 2)], passes(*shape))} == {1}
+        assert {one.slack_ns for one in served([Asked(4, 2), Asked(3, 3), Asked(5, 2)], passes(*shape))} == {1}
 
     def test_a_batch_of_several_ubatches_samples_at_its_end(self):
         shape = [(4, 0), (4, 1), (2, 1), (2, 2)]
