@@ -6,8 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launch_calls
-from nsyskit.analysis.pairing import HANDED_OVER, op_calls
+from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launched, rows_named
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, op_calls
 from nsyskit.intervals import count_upto
 from nsyskit.trace import Trace
 
@@ -70,11 +70,9 @@ def _happened(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 def _launches(trace: Trace) -> pl.DataFrame:
     """Launches of kernels and graphs that did not only record a graph: ``pid tid at last done`` by start."""
-    calls = launch_calls(trace)
-    kernels = calls.filter(~pl.col("captured")) if calls["captured"].any() else calls
-    graphs = calls_named(trace, GRAPH_LAUNCH)
-    rows = [frame.select(_AT) for frame in (kernels, graphs)]
-    return rows[0] if graphs.is_empty() else pl.concat(rows).sort("at", maintain_order=True)
+    kernels, graphs = launched(trace), rows_named(trace, GRAPH_LAUNCH)
+    rows = kernels if graphs.is_empty() else pl.concat([kernels, graphs]).sort()
+    return api_calls(trace).select(pl.col("start_ns", "end_ns", "pid", "tid").gather(rows)).select(_AT)
 
 
 def _runs(launches: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
