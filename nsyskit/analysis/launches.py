@@ -29,11 +29,6 @@ def rows_named(trace: Trace, pattern: str) -> pl.Series:
     return api_calls(trace).select(called).to_series()
 
 
-def launch_calls(trace: Trace) -> pl.DataFrame:
-    """Kernel launch calls: ``start_ns end_ns pid tid call captured`` (whether they only recorded into a graph)."""
-    return calls_named(trace, LAUNCH).with_columns(_captured(trace))
-
-
 @once_per_trace
 def launched(trace: Trace) -> pl.Series:
     """The rows of ``api_calls`` that launched a kernel and did not only record it, ascending: ``call``."""
@@ -43,6 +38,7 @@ def launched(trace: Trace) -> pl.Series:
 
 @once_per_trace
 def _captured(trace: Trace) -> pl.Series:
+    """Which of the rows named as launches only recorded one into a graph."""
     captured = pl.repeat(value=False, n=len(rows_named(trace, LAUNCH)), eager=True).alias("captured")
     if captures(trace).is_empty():
         return captured
@@ -63,7 +59,7 @@ def within(trace: Trace, rows: pl.Series, window: Window) -> pl.Series:
 
 @once_per_trace
 def captures(trace: Trace) -> pl.DataFrame:
-    """Stream captures: ``pid tid start_ns end_ns``, from the end of the begin call to the start of the end call."""
+    """Stream captures of known threads: ``pid tid start_ns end_ns``, from the end of the begin call to the start of the end call."""
     names = api_names(trace)
     begin = names.filter(pl.col("base_name").str.contains("StreamBeginCapture"))["name_id"]
     end = names.filter(pl.col("base_name").str.contains("StreamEndCapture"))["name_id"]
@@ -74,5 +70,5 @@ def captures(trace: Trace) -> pl.DataFrame:
     following = pl.col("start_ns").shift(-1).over(thread)
     return (
         calls.select("pid", "tid", start_ns=pl.col("end_ns"), end_ns=following, opens=begins & ends_next)
-        .filter("opens").drop("opens")
+        .filter("opens").drop("opens").drop_nulls(["pid", "tid"])
     )  # fmt: skip
