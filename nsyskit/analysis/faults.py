@@ -89,7 +89,7 @@ def _waits(trace: Trace) -> pl.DataFrame:
     syncs = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
     at = matches(syncs, calls)
     awaited = syncs.select(pl.col("context", "stream").gather(at))
-    return pl.concat([calls, awaited], how="horizontal").filter(at.is_not_null())
+    return pl.concat([calls, awaited], how="horizontal").drop_nulls(["pid", "context"])
 
 
 def _late(ops: pl.DataFrame, waits: pl.DataFrame, key: tuple[object, ...]) -> int:

@@ -59,7 +59,7 @@ def within(trace: Trace, rows: pl.Series, window: Window) -> pl.Series:
 
 @once_per_trace
 def captures(trace: Trace) -> pl.DataFrame:
-    """Stream captures of known threads: ``pid tid start_ns end_ns``, from the end of the begin call to the start of the end call."""
+    """Stream captures: ``pid tid start_ns end_ns``, from the end of the begin call to the start of the end call."""
     names = api_names(trace)
     begin = names.filter(pl.col("base_name").str.contains("StreamBeginCapture"))["name_id"]
     end = names.filter(pl.col("base_name").str.contains("StreamEndCapture"))["name_id"]

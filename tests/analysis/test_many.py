@@ -86,8 +86,9 @@ def test_all_places_at_once_as_one_by_one(seed):
         orient="row",
     ).with_row_index("row")  # fmt: skip
     both = [
-        dict(pl.concat(way(syncs, ops, pl.lit(value=True))).iter_rows()) for way in (sync._place_by_place, sync._all_places)
-    ]  # fmt: skip
+        dict(pl.concat(way(syncs, ops, pl.lit(value=True))).iter_rows())
+        for way in (sync._place_by_place, sync._all_places)
+    ]
     assert both[0] == both[1]
     assert len(set(both[0].values())) == 2
 
