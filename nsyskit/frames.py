@@ -66,7 +66,12 @@ def kept(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
 
 def distinct(frame: pl.DataFrame) -> pl.DataFrame:
     """The distinct rows, in no order: a piece at a time, since hashing all of them at once takes memory by the row."""
-    return pl.concat([piece.unique() for piece in frame.iter_slices(PIECE_ROWS)] or [frame]).unique()
+    constants = _constants([frame])
+    varying = frame.drop(*constants)
+    if not varying.width:
+        return frame.head(1)
+    rows = pl.concat([piece.unique() for piece in varying.iter_slices(PIECE_ROWS)] or [varying]).unique()
+    return rows.with_columns(constants.values()).select(frame.columns)
 
 
 def selected(frame: pl.DataFrame, where: pl.Expr, **columns: pl.Expr) -> pl.DataFrame:

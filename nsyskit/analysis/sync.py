@@ -11,7 +11,6 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import thread_instants
 from nsyskit.analysis.gpus import feeds
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import (
@@ -24,11 +23,11 @@ from nsyskit.analysis.pairing import (
     matches,
     op_calls,
 )
-from nsyskit.analysis.threads import fed_busy
+from nsyskit.analysis.threads import fed_busy, threads
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.frames import kept, selected
-from nsyskit.intervals import clip, covered_ns, length, overlap_ns
+from nsyskit.intervals import covered_ns
 from nsyskit.trace import Trace, Window
 
 SYNC_CLASSES: Final = ("no_wait", "upload", "gpu_wait", "host_bound")
@@ -130,12 +129,9 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
 
 
 def _waits(trace: Trace, window: Window) -> tuple[int, int]:
-    wait = whole = 0
-    for pid, tid in feeds(trace, window).select("pid", "tid").unique().iter_rows():
-        inside = clip(thread_instants(trace, pid, tid)["sync"], window.start_ns, window.end_ns)
-        whole += length(inside)
-        wait += overlap_ns(inside, fed_busy(trace, pid, tid, window))
-    return wait, whole - wait
+    """Sync time of driver threads over a busy GPU that the thread feeds, and the rest of it."""
+    ledgers = threads(trace, window=window).threads
+    return sum(ledger.busy["sync"] for ledger in ledgers), sum(ledger.idle["sync"] for ledger in ledgers)
 
 
 def _by_class(classified: pl.DataFrame) -> pl.DataFrame:

@@ -52,7 +52,11 @@ def threads(trace: Trace, *, window: Window | None = None) -> ThreadsResult:
     """
     if not trace.meta.sources.get("cuda", False):
         raise MissingTableError("CUDA rows", hint="capture with --trace=cuda")
-    window = window or default_window(trace)
+    return _threads(trace, window or default_window(trace))
+
+
+@once_per_trace
+def _threads(trace: Trace, window: Window) -> ThreadsResult:
     drivers = feeds(trace, window).select("pid", "tid").unique().sort("pid", "tid")
     return ThreadsResult(window, tuple(_ledger(trace, pid, tid, window) for pid, tid in drivers.iter_rows()))
 
