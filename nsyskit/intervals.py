@@ -131,6 +131,18 @@ def _side_by_side(rows: pl.DataFrame, merged: pl.DataFrame) -> Iterator[tuple[pl
         yield piece, merged.slice(first, max(0, stop - first))
 
 
+def common(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """What both of two merged frames cover, merged: the longer one is only searched."""
+    return intersect(one, other) if one.height < other.height else intersect(other, one)
+
+
+def neighbourhood(merged: pl.DataFrame, start_ns: int, end_ns: int) -> pl.DataFrame:
+    """The rows of a merged frame that meet the stretch, uncut, and one more on either side; nothing is copied."""
+    first = merged.get_column("end_ns").search_sorted(start_ns, side="right") - 1
+    stop = merged.get_column("start_ns").search_sorted(end_ns, side="left") + 1
+    return merged[max(first, 0) : stop]
+
+
 def split(rows: pl.DataFrame, merged: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What one merged frame shares with another, and what is left of it: both merged, ``start_ns end_ns``.
 
@@ -203,8 +215,8 @@ def overlap_ns(rows: pl.DataFrame, merged: pl.DataFrame) -> int:
 
 
 def _covered(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
-    upto_end = _covered_before(queries.get_column("end_ns"), merged)
-    return (upto_end - _covered_before(queries.get_column("start_ns"), merged)).alias("covered_ns")
+    upto_end = covered_before(queries.get_column("end_ns"), merged)
+    return (upto_end - covered_before(queries.get_column("start_ns"), merged)).alias("covered_ns")
 
 
 def _covered_within(start_ns: int, end_ns: int, merged: pl.DataFrame) -> int:
@@ -277,8 +289,8 @@ def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
     return at.select(pl.when(pl.col("point") < _end).then("row").alias("row")).get_column("row")
 
 
-def _covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
-    """How many ns of a merged frame lie before each instant."""
+def covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
+    """How many ns of a merged frame lie before each instant: Int64, in the order of ``instants``."""
     rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
     found = count_upto(rows.get_column("start_ns"), instants).alias("found") - 1
     at = pl.DataFrame([instants.alias("instant"), found]).with_columns(pl.when(pl.col("found") >= 0).then("found"))

@@ -9,6 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.causes import CAUSES, causes_over
 from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses, ops_of
+from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
@@ -53,6 +54,7 @@ def gaps(trace: Trace, *, window: Window | None = None, top: int = 10) -> GapsRe
     return GapsResult(window, tuple(_gaps(trace, use, window, top) for use in gpu_uses(trace)))
 
 
+@once_per_trace
 def _gaps(trace: Trace, use: GpuUse, window: Window, top: int) -> DeviceGaps:
     idle = complement(busy_of(trace, use), window.start_ns, window.end_ns)
     idle = idle.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))

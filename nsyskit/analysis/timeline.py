@@ -7,14 +7,14 @@ together, and ``aggregated`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import CAUSES, classified_os_calls, idle_by_cause
-from nsyskit.analysis.devices import BUSY_PARTS, device_pieces
+from nsyskit.analysis.causes import CAUSES, causes_over, classified_os_calls
+from nsyskit.analysis.devices import BUSY_PARTS, pieces_over
 from nsyskit.analysis.gaps import gaps
 from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
 from nsyskit.analysis.hotspots import kernel_facts
@@ -26,7 +26,17 @@ from nsyskit.analysis.threads import PARTS, thread_name
 from nsyskit.analysis.windows import default_window, window_gpu
 from nsyskit.errors import MissingTableError
 from nsyskit.ggml.decode import parse_name
-from nsyskit.intervals import clip, complement, covered_ns, intersect, partition, subtract, union
+from nsyskit.intervals import (
+    clip,
+    common,
+    complement,
+    covered_before,
+    covered_ns,
+    intersect,
+    neighbourhood,
+    span,
+    union,
+)
 from nsyskit.trace import Trace, Window
 from nsyskit.units import human_ns, parse_duration_ns
 
@@ -138,14 +148,16 @@ def density(trace: Trace, *, window: Window | None = None) -> DensityResult:
     """The whole window in columns, at several levels."""
     window = window or default_window(trace)
     lanes = _density_lanes(trace, window)
-    finest = _levels(window, sum(len(lane.parts) for lane, _ in lanes))
-    columns = _columns(window, finest)
-    frame = columns.with_columns(
-        covered_ns(columns, merged).alias(f"{lane.key}/{part}")
-        for lane, parts in lanes
-        for part, merged in parts.items()
-    )
-    levels = [frame]
+    edges = _edges(window, _columns(window, sum(len(lane.parts) for lane, _ in lanes)))
+    times = [edges.head(-1).alias("start_ns"), edges.slice(1).alias("end_ns")]
+    levels = [
+        pl.DataFrame(
+            [
+                *times,
+                *(part.ns(edges).alias(f"{lane.key}/{name}") for lane, parts in lanes for name, part in parts.items()),
+            ]
+        )
+    ]
     while levels[0].height > BASE_COLUMNS:
         levels.insert(0, _coarser(levels[0]))
     return DensityResult(window, tuple(lane for lane, _ in lanes), tuple(levels))
@@ -219,7 +231,7 @@ def gpu_label(use: GpuUse) -> str:
 # density ---------------------------------------------------------------------------------------------------------
 
 
-def _levels(window: Window, series: int) -> int:
+def _columns(window: Window, series: int) -> int:
     """How many columns the finest level has."""
     columns = BASE_COLUMNS
     while columns * FINER * max(series, 1) <= _MAX_CELLS and window.dur_ns // (columns * FINER) >= _MIN_COLUMN_NS:
@@ -227,11 +239,8 @@ def _levels(window: Window, series: int) -> int:
     return columns
 
 
-def _columns(window: Window, count: int) -> pl.DataFrame:
-    edges = pl.select(
-        (window.start_ns + pl.int_range(count + 1, dtype=pl.Int64) * window.dur_ns // count).alias("edge")
-    )["edge"]
-    return pl.DataFrame({"start_ns": edges[:-1], "end_ns": edges[1:]})
+def _edges(window: Window, columns: int) -> pl.Series:
+    return pl.select(window.start_ns + pl.int_range(columns + 1, dtype=pl.Int64) * window.dur_ns // columns).to_series()
 
 
 def _coarser(level: pl.DataFrame) -> pl.DataFrame:
@@ -242,85 +251,137 @@ def _coarser(level: pl.DataFrame) -> pl.DataFrame:
     return sums.drop("group")
 
 
-Parts = dict[str, pl.DataFrame]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The time of a lane's part: what the merged frames in ``held`` cover, less what those in ``taken`` do.
+
+    Sums of such times need no frame of the part's own instants, which would have to be cut out of millions of others.
+    """
+
+    held: tuple[pl.DataFrame, ...]
+    taken: tuple[pl.DataFrame, ...] = ()
+
+    def ns(self, edges: pl.Series) -> pl.Series:
+        """Between neighbouring edges."""
+        upto = pl.repeat(0, len(edges), dtype=pl.Int64, eager=True)
+        for frame in self.held:
+            upto += covered_before(edges, frame)
+        for frame in self.taken:
+            upto -= covered_before(edges, frame)
+        return upto.slice(1) - upto.head(-1)
+
+    def within(self, window: Window) -> int:
+        return sum(_within(frame, window) for frame in self.held) - sum(_within(frame, window) for frame in self.taken)
+
+
+Parts = dict[str, _Part]
+
+
+def _within(merged: pl.DataFrame, window: Window) -> int:
+    bounds = pl.DataFrame({"start_ns": [window.start_ns], "end_ns": [window.end_ns]})
+    return int(covered_ns(bounds, merged).item())
 
 
 def _density_lanes(trace: Trace, window: Window) -> list[tuple[Lane, Parts]]:
+    """Every lane with those of its parts that there are in the window."""
     lanes = []
     for key, use in enumerate(gpu_uses(trace)):
         name = gpu_label(use)
-        lanes.append(
-            _lane(f"gpu{key}", f"{name}: work and causes of idle time", "gpu", device_pieces(trace, use, window))
-        )
+        pieces = {part: _Part((frame,)) for part, frame in pieces_over(trace, use, window).items()}
+        lanes.append((Lane(f"gpu{key}", f"{name}: work and causes of idle time", "gpu", ()), pieces))
         lanes += _stream_lanes(trace, key, use, window)
         lanes += _copy_lanes(trace, key, use, window)
     for pid, tid in _drivers(trace, window):
         label = f"thread {tid} {thread_name(trace, pid, tid) or ''}".strip()
-        lanes.append(_lane(f"thread{pid}.{tid}", label, "thread", thread_parts(trace, pid, tid, window)))
-    return lanes
+        lanes.append((Lane(f"thread{pid}.{tid}", label, "thread", ()), _thread_parts(trace, pid, tid, window)))
+    return [_there(lane, parts, window) for lane, parts in lanes]
 
 
-def _lane(key: str, label: str, kind: str, parts: Parts) -> tuple[Lane, Parts]:
-    there = {part: frame for part, frame in parts.items() if frame.height}
-    return Lane(key, label, kind, tuple(there)), there
+def _there(lane: Lane, parts: Parts, window: Window) -> tuple[Lane, Parts]:
+    there = {name: part for name, part in parts.items() if part.within(window)}
+    return replace(lane, parts=tuple(there)), there
 
 
-def _by_kind(ops: pl.DataFrame) -> Parts:
-    """Instants by the first kind of ``kernel graph memcpy memset`` that holds: disjoint, together all of ``ops``."""
+def _by_first(layers: Iterable[tuple[str, pl.DataFrame]]) -> Parts:
+    """Instants by the first layer that holds at them: disjoint, together all that the layers cover."""
     parts: Parts = {}
-    taken = union(ops.head(0))
-    for kind in BUSY_PARTS:
-        own = union(ops.filter(pl.col("kind") == kind))
-        parts[kind] = subtract(own, taken)
-        taken = union(pl.concat([taken, own]))
+    earlier: list[pl.DataFrame] = []
+    for name, own in layers:
+        both = union(pl.concat([span(0, 0), *(common(own, other) for other in earlier)]))
+        parts[name] = _Part((own,), (both,))
+        earlier.append(own)
     return parts
 
 
+def _merged(rows: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:
+    """The instants of the rows for which ``which`` holds; of their columns only the times are copied."""
+    return union(rows.select(_SPAN).filter(rows.select(which).to_series()))
+
+
 def _stream_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[tuple[Lane, Parts]]:
-    lanes: list[tuple[Lane, Parts]] = []
-    ops = clip(ops_of(trace, use).select(*_SPAN, "kind", "pid", "stream"), window.start_ns, window.end_ns)
-    for label, rows in _streams(ops, use):
-        lanes.append(_lane(f"gpu{key}.stream{len(lanes)}", label, "stream", _by_kind(rows)))
-    return lanes if len(lanes) > 1 else []  # a single stream says what the GPU's own lane says
-
-
-def _streams(ops: pl.DataFrame, use: GpuUse) -> list[tuple[str, pl.DataFrame]]:
-    """The streams with most time, each on its own, then the rest together."""
-    time = (pl.col("end_ns") - pl.col("start_ns")).sum().alias("time")
-    ranked = ops.group_by("pid", "stream").agg(time).sort(["time", "pid", "stream"], descending=[True, False, False])
-    chosen = ranked.head(_MAX_STREAMS).sort("pid", "stream")
-    found = []
-    for pid, stream in chosen.select("pid", "stream").iter_rows():
-        of_process = f" of process {pid}" if len(use.pids) > 1 else ""
-        rows = ops.filter((pl.col("pid") == pid) & (pl.col("stream") == stream))
-        found.append((f"stream {stream}{of_process}", rows))
-    if ranked.height > chosen.height:
-        rest = ops.join(chosen, on=["pid", "stream"], how="anti", maintain_order="left")
-        found.append((f"{ranked.height - chosen.height} more streams", rest))
-    return found
-
-
-def _copy_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[tuple[Lane, Parts]]:
-    copies = ops_of(trace, use).filter(pl.col("kind") == "memcpy")
-    labels = trace.memcpys.select(pl.col("label").cast(pl.String)).collect()["label"]
-    copies = clip(copies.select(*_SPAN, label=labels[copies["row"]]), window.start_ns, window.end_ns)
+    ops = ops_of(trace, use)
+    streams = _streams(ops, use, window)
+    if len(streams) == 1:  # a single stream says what the GPU's own lane says
+        return []
     return [
-        _lane(
-            f"gpu{key}.{label}", f"copies {label}", "copies", {"memcpy": union(copies.filter(pl.col("label") == label))}
+        (
+            Lane(f"gpu{key}.stream{index}", label, "stream", ()),
+            _by_first((kind, _merged(ops, own & (pl.col("kind") == kind))) for kind in BUSY_PARTS),
         )
-        for label in sorted(copies["label"].unique())
+        for index, (label, own) in enumerate(streams)
     ]
 
 
-def thread_parts(trace: Trace, pid: int, tid: int, window: Window) -> Parts:
-    """The thread ledger as instants: ``PARTS``, disjoint, together the window."""
+def _streams(ops: pl.DataFrame, use: GpuUse, window: Window) -> list[tuple[str, pl.Expr]]:
+    """The streams with most time in the window, then the rest together: which operations are theirs."""
+    time = pl.min_horizontal("end_ns", pl.lit(window.end_ns)) - pl.max_horizontal("start_ns", pl.lit(window.start_ns))
+    found = (
+        ops.lazy()
+        .group_by("pid", "stream")
+        .agg(time.clip(lower_bound=0).sum().alias("time"), _touches(window).any().alias("there"))
+        .filter("there")
+        .sort(["time", "pid", "stream"], descending=[True, False, False])
+        .collect(engine="streaming")  # in a third of the memory
+    )
+    chosen = found.head(_MAX_STREAMS).sort("pid", "stream")
+    streams = []
+    for pid, stream in chosen.select("pid", "stream").iter_rows():
+        of_process = f" of process {pid}" if len(use.pids) > 1 else ""
+        streams.append((f"stream {stream}{of_process}", (pl.col("pid") == pid) & (pl.col("stream") == stream)))
+    if found.height > chosen.height:
+        rest = ~pl.any_horizontal(own for _, own in streams).fill_null(value=False)
+        streams.append((f"{found.height - chosen.height} more streams", rest))
+    return streams
+
+
+def _copy_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[tuple[Lane, Parts]]:
+    copies = ops_of(trace, use).filter((pl.col("kind") == "memcpy") & _touches(window))
+    labels = trace.memcpys.select("label").collect()["label"].gather(copies["row"])
+    copies = copies.select(_SPAN).with_columns(labels)
+    return [
+        (
+            Lane(f"gpu{key}.{label}", f"copies {label}", "copies", ()),
+            {"memcpy": _Part((_merged(copies, pl.col("label") == label),))},
+        )
+        for label in sorted(labels.unique())
+    ]
+
+
+def _thread_parts(trace: Trace, pid: int, tid: int, window: Window) -> Parts:
+    """The thread ledger: ``PARTS``, disjoint, together the window."""
     own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
-    calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class")).filter(own)
-    os_calls = classified_os_calls(trace).filter(own).select(*_SPAN, "class")
-    layers = [(part, calls.filter(pl.col("class") == part).select(_SPAN)) for part in ("sync", "submit", "cuda")]
-    layers += [(part, os_calls.filter(pl.col("class") == part).select(_SPAN)) for part in ("blocked", "os")]
-    pieces = partition(window.start_ns, window.end_ns, layers, rest="host")
-    return {part: union(pieces.filter(pl.col("part") == part)) for part in PARTS}
+    calls = api_calls(trace).with_columns(call_classes(trace).alias("class"))
+    parts = _by_first(
+        (part, _merged(rows, own & (pl.col("class") == part)))
+        for rows, classes in ((calls, ("sync", "submit", "cuda")), (classified_os_calls(trace), ("blocked", "os")))
+        for part in classes
+    )
+    called = parts.values()
+    host = _Part(
+        (span(window.start_ns, window.end_ns), *(frame for part in called for frame in part.taken)),
+        tuple(frame for part in called for frame in part.held),
+    )
+    return parts | {"host": host}
 
 
 def _drivers(trace: Trace, window: Window) -> list[tuple[int, int]]:
@@ -338,7 +399,7 @@ def _drivers(trace: Trace, window: Window) -> list[tuple[int, int]]:
 
 def _calling_threads(trace: Trace, window: Window) -> list[tuple[int, int]]:
     """The threads with most OS calls: a thread that works calls often, one that idles sits in a single wait."""
-    calls = _touching(classified_os_calls(trace).drop_nulls(["pid", "tid"]), window)
+    calls = classified_os_calls(trace).filter(_touches(window)).drop_nulls(["pid", "tid"])
     ranked = calls.group_by("pid", "tid").len().sort(["len", "pid", "tid"], descending=[True, False, False])
     return list(ranked.head(_MAX_THREADS).sort("pid", "tid").select("pid", "tid").iter_rows())
 
@@ -350,13 +411,13 @@ def _gpu_events(
     trace: Trace, key: int, use: GpuUse, *, outer: Window, window: Window, bubbles: pl.DataFrame
 ) -> list[tuple[Lane, pl.DataFrame]]:
     name = gpu_label(use)
-    idle = _idle_pieces(idle_by_cause(trace, use, outer), window, bubbles)
+    idle = _idle_pieces(causes_over(trace, use, outer), window, bubbles)
     lanes = [(Lane(f"gpu{key}.idle", f"{name}: idle, by cause", "gpu", _parts_of(idle)), idle)]
-    ops = _touching(ops_of(trace, use), window)
+    ops = ops_of(trace, use).filter(_touches(window))
     ops = ops.with_columns(part=pl.col("kind").cast(pl.String), name=op_labels(trace, ops))
     streams = ops.filter(pl.col("kind") != "graph")
-    for index, (label, rows) in enumerate(_streams(streams, use)):
-        own = _event_rows(rows, window)
+    for index, (label, theirs) in enumerate(_streams(streams, use, window)):
+        own = _event_rows(streams.filter(theirs), window)
         lanes.append((Lane(f"gpu{key}.stream{index}", label, "stream", _parts_of(own)), own))
     copies = _event_rows(ops.filter(pl.col("kind") == "memcpy"), window)
     graphs = _event_rows(ops.filter(pl.col("kind") == "graph"), window)
@@ -369,10 +430,11 @@ def _gpu_events(
 def _thread_events(trace: Trace, pid: int, tid: int, window: Window) -> list[tuple[Lane, pl.DataFrame]]:
     own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
     label = f"thread {tid} {thread_name(trace, pid, tid) or ''}".strip()
-    calls = api_calls(trace).with_columns(call_classes(trace).alias("part")).filter(own)
     names = api_names(trace).select("name_id", name="base_name")
-    calls = _touching(calls, window).join(names, on="name_id", how="left", maintain_order="left")
-    os_calls = named(trace, _touching(classified_os_calls(trace).filter(own), window)).rename({"class": "part"})
+    calls = api_calls(trace).with_columns(call_classes(trace).alias("part")).filter(_touches(window) & own)
+    calls = calls.join(names, on="name_id", how="left", maintain_order="left")
+    os_calls = classified_os_calls(trace).rename({"class": "part"}).filter(_touches(window) & own)
+    os_calls = named(trace, os_calls)
     rows = [("api", f"{label}: CUDA API", calls), ("os", f"{label}: OS calls", os_calls)]
     named_parts = pl.col("part").cast(pl.String)
     made = [(kind, words, _event_rows(frame.with_columns(named_parts), window)) for kind, words, frame in rows]
@@ -383,8 +445,8 @@ def _thread_events(trace: Trace, pid: int, tid: int, window: Window) -> list[tup
     ]
 
 
-def _touching(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
-    return rows.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") >= window.start_ns))
+def _touches(window: Window) -> pl.Expr:
+    return (pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") >= window.start_ns)
 
 
 def _event_rows(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -401,15 +463,18 @@ def _parts_of(rows: pl.DataFrame) -> tuple[str, ...]:
 
 def _bubbles(trace: Trace, use: GpuUse, outer: Window, window: Window) -> pl.DataFrame:
     """Gaps of the outer window that reach into this one, with their causes and the operations around them."""
-    idle = complement(busy_of(trace, use), outer.start_ns, outer.end_ns)
+    # one busy stretch on either side of the window bounds the gaps that reach into it
+    busy = neighbourhood(busy_of(trace, use), window.start_ns, window.end_ns)
+    idle = complement(busy, outer.start_ns, outer.end_ns)
     idle = idle.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") > window.start_ns))
-    causes = idle_by_cause(trace, use, outer)
+    low, high = min([window.start_ns, *idle["start_ns"]]), max([window.end_ns, *idle["end_ns"]])
+    causes = causes_over(trace, use, outer)
     idle = idle.with_columns(
         pl.lit(gpu_label(use)).alias("gpu"),
         (pl.col("end_ns") - pl.col("start_ns")).alias("dur_ns"),
-        *(covered_ns(idle, causes[cause]).alias(cause) for cause in CAUSES),
+        *(covered_ns(idle, neighbourhood(causes[cause], low, high)).alias(cause) for cause in CAUSES),
     )
-    ops = ops_of(trace, use)
+    ops = ops_of(trace, use).filter(_touches(Window("explicit", low, high + 1)))
     before = ops.filter(pl.col("end_ns").is_in(idle["start_ns"].implode())).unique(
         "end_ns", keep="last", maintain_order=True
     )
@@ -420,11 +485,11 @@ def _bubbles(trace: Trace, use: GpuUse, outer: Window, window: Window) -> pl.Dat
     return idle.join(named_after, on="end_ns", how="left", maintain_order="left")
 
 
-def _idle_pieces(causes: Parts, window: Window, bubbles: pl.DataFrame) -> pl.DataFrame:
+def _idle_pieces(causes: Mapping[str, pl.DataFrame], window: Window, bubbles: pl.DataFrame) -> pl.DataFrame:
     """The idle instants of the window by cause, each with the bubble it is a piece of."""
     spans = bubbles.select(*_SPAN).with_row_index("bubble").with_columns(pl.col("bubble").cast(pl.Int64))
     pieces = [
-        intersect(spans, clip(causes[cause], window.start_ns, window.end_ns)).with_columns(part=pl.lit(cause))
+        clip(intersect(spans, causes[cause]), window.start_ns, window.end_ns).with_columns(part=pl.lit(cause))
         for cause in CAUSES
     ]
     rows = pl.concat(pieces).with_columns(
@@ -461,12 +526,11 @@ def op_labels(trace: Trace, ops: pl.DataFrame) -> pl.Series:
 @once_per_trace
 def _kernel_labels(trace: Trace) -> pl.DataFrame:
     """``name_id told`` of every kernel name."""
-    ids = trace.kernels.select(pl.col("name_id").unique()).collect()
-    names = strings_of(trace, ids["name_id"]).rename({"string_id": "name_id"})
+    facts = kernel_facts(trace).select("name_id", "quant")
+    names = strings_of(trace, facts["name_id"]).rename({"string_id": "name_id"})
     short = pl.Series("short", [parse_name(name).short for name in names["value"]], dtype=pl.String)
-    facts = names.with_columns(short).join(kernel_facts(trace).select("name_id", "quant"), on="name_id", how="left")
     told = pl.concat_str("short", "quant", separator=" ", ignore_nulls=True)
-    return ids.join(facts.select("name_id", told=told), on="name_id", how="left")
+    return names.with_columns(short).join(facts, on="name_id", how="left").select("name_id", told=told)
 
 
 # landmarks -------------------------------------------------------------------------------------------------------
@@ -474,13 +538,13 @@ def _kernel_labels(trace: Trace) -> pl.DataFrame:
 
 def _bubble_landmarks(trace: Trace, window: Window) -> list[Landmark]:
     try:
-        found = gaps(trace, window=window, top=BUBBLES)
+        found = gaps(trace, window=window)
     except MissingTableError:
         return []
     rows = [
         (-row["dur_ns"], row["start_ns"], row["end_ns"], gpu_label(device.use))
         for device in found.devices
-        for row in device.longest.iter_rows(named=True)
+        for row in device.longest.head(BUBBLES).iter_rows(named=True)
     ]
     order = ("largest", "second largest", "third largest")
     return [
