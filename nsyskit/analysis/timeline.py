@@ -7,8 +7,10 @@ together, and ``aggregated`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add, sub
 from typing import Final
 
 import polars as pl
@@ -27,12 +29,12 @@ from nsyskit.analysis.windows import default_window, window_gpu
 from nsyskit.errors import MissingTableError
 from nsyskit.ggml.decode import parse_name
 from nsyskit.intervals import (
+    assign,
     clip,
     common,
     complement,
     covered_before,
     covered_ns,
-    intersect,
     neighbourhood,
     span,
     union,
@@ -149,15 +151,17 @@ def density(trace: Trace, *, window: Window | None = None) -> DensityResult:
     window = window or default_window(trace)
     lanes = _density_lanes(trace, window)
     edges = _edges(window, _columns(window, sum(len(lane.parts) for lane, _ in lanes)))
+    known: dict[int, pl.Series] = {}
+
+    def covered(merged: pl.DataFrame) -> pl.Series:
+        if id(merged) not in known:
+            upto = covered_before(edges, merged)
+            known[id(merged)] = upto.slice(1) - upto.head(-1)
+        return known[id(merged)]
+
     times = [edges.head(-1).alias("start_ns"), edges.slice(1).alias("end_ns")]
-    levels = [
-        pl.DataFrame(
-            [
-                *times,
-                *(part.ns(edges).alias(f"{lane.key}/{name}") for lane, parts in lanes for name, part in parts.items()),
-            ]
-        )
-    ]
+    parts = [part.ns(covered).alias(f"{lane.key}/{name}") for lane, own in lanes for name, part in own.items()]
+    levels = [pl.DataFrame([*times, *parts])]
     while levels[0].height > BASE_COLUMNS:
         levels.insert(0, _coarser(levels[0]))
     return DensityResult(window, tuple(lane for lane, _ in lanes), tuple(levels))
@@ -172,10 +176,10 @@ def events(
     frames: list[pl.DataFrame] = []
     bubbles: list[pl.DataFrame] = []
     for key, use in enumerate(gpu_uses(trace)):
-        own = _bubbles(trace, use, outer, window)
+        own, drawn = _gpu_events(trace, key, use, outer=outer, window=window)
         shift = sum(frame.height for frame in bubbles)
         bubbles.append(own)
-        for lane, rows in _gpu_events(trace, key, use, outer=outer, window=window, bubbles=own):
+        for lane, rows in drawn:
             lanes.append(lane)
             frames.append(rows.with_columns(lane=pl.lit(len(lanes) - 1, pl.Int64), bubble=pl.col("bubble") + shift))
     for pid, tid in _drivers(trace, outer):
@@ -261,25 +265,13 @@ class _Part:
     held: tuple[pl.DataFrame, ...]
     taken: tuple[pl.DataFrame, ...] = ()
 
-    def ns(self, edges: pl.Series) -> pl.Series:
-        """Between neighbouring edges."""
-        upto = pl.repeat(0, len(edges), dtype=pl.Int64, eager=True)
-        for frame in self.held:
-            upto += covered_before(edges, frame)
-        for frame in self.taken:
-            upto -= covered_before(edges, frame)
-        return upto.slice(1) - upto.head(-1)
-
-    def within(self, window: Window) -> int:
-        return sum(_within(frame, window) for frame in self.held) - sum(_within(frame, window) for frame in self.taken)
+    def ns(self, covered: Callable[[pl.DataFrame], pl.Series]) -> pl.Series:
+        """By what is covered of each stretch of time by a merged frame."""
+        held = reduce(add, map(covered, self.held))
+        return reduce(sub, map(covered, self.taken), held)
 
 
 Parts = dict[str, _Part]
-
-
-def _within(merged: pl.DataFrame, window: Window) -> int:
-    bounds = pl.DataFrame({"start_ns": [window.start_ns], "end_ns": [window.end_ns]})
-    return int(covered_ns(bounds, merged).item())
 
 
 def _density_lanes(trace: Trace, window: Window) -> list[tuple[Lane, Parts]]:
@@ -298,7 +290,8 @@ def _density_lanes(trace: Trace, window: Window) -> list[tuple[Lane, Parts]]:
 
 
 def _there(lane: Lane, parts: Parts, window: Window) -> tuple[Lane, Parts]:
-    there = {name: part for name, part in parts.items() if part.within(window)}
+    whole = pl.DataFrame({"start_ns": [window.start_ns], "end_ns": [window.end_ns]})
+    there = {name: part for name, part in parts.items() if part.ns(partial(covered_ns, whole)).item()}
     return replace(lane, parts=tuple(there)), there
 
 
@@ -307,8 +300,8 @@ def _by_first(layers: Iterable[tuple[str, pl.DataFrame]]) -> Parts:
     parts: Parts = {}
     earlier: list[pl.DataFrame] = []
     for name, own in layers:
-        both = union(pl.concat([span(0, 0), *(common(own, other) for other in earlier)]))
-        parts[name] = _Part((own,), (both,))
+        both = [shared for other in earlier if (shared := common(own, other)).height]
+        parts[name] = _Part((own,), (union(pl.concat(both)),) if both else ())
         earlier.append(own)
     return parts
 
@@ -408,13 +401,19 @@ def _calling_threads(trace: Trace, window: Window) -> list[tuple[int, int]]:
 
 
 def _gpu_events(
-    trace: Trace, key: int, use: GpuUse, *, outer: Window, window: Window, bubbles: pl.DataFrame
-) -> list[tuple[Lane, pl.DataFrame]]:
-    name = gpu_label(use)
-    idle = _idle_pieces(causes_over(trace, use, outer), window, bubbles)
-    lanes = [(Lane(f"gpu{key}.idle", f"{name}: idle, by cause", "gpu", _parts_of(idle)), idle)]
-    ops = ops_of(trace, use).filter(_touches(window))
+    trace: Trace, key: int, use: GpuUse, *, outer: Window, window: Window
+) -> tuple[pl.DataFrame, list[tuple[Lane, pl.DataFrame]]]:
+    """Its bubbles, and its lanes with their events."""
+    gaps = _gaps(trace, use, outer, window)
+    reach = _reach(gaps, window)
+    pieces = _pieces(gaps, causes_over(trace, use, outer), reach)
+    ops = _touching(ops_of(trace, use), Window("explicit", reach.start_ns, reach.end_ns + 1))
     ops = ops.with_columns(part=pl.col("kind").cast(pl.String), name=op_labels(trace, ops))
+    bubbles = _bubbles(gaps, pieces, ops).with_columns(gpu=pl.lit(gpu_label(use)))
+
+    idle = _idle_rows(pieces, window)
+    lanes = [(Lane(f"gpu{key}.idle", f"{gpu_label(use)}: idle, by cause", "gpu", _parts_of(idle)), idle)]
+    ops = _touching(ops, window)
     streams = ops.filter(pl.col("kind") != "graph")
     for index, (label, theirs) in enumerate(_streams(streams, use, window)):
         own = _event_rows(streams.filter(theirs), window)
@@ -424,16 +423,16 @@ def _gpu_events(
     for kind, label, own in (("copies", "copies", copies), ("graphs", "CUDA graphs", graphs)):
         if own.height:
             lanes.append((Lane(f"gpu{key}.{kind}", label, kind, _parts_of(own)), own))
-    return lanes
+    return bubbles, lanes
 
 
 def _thread_events(trace: Trace, pid: int, tid: int, window: Window) -> list[tuple[Lane, pl.DataFrame]]:
     own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
     label = f"thread {tid} {thread_name(trace, pid, tid) or ''}".strip()
     names = api_names(trace).select("name_id", name="base_name")
-    calls = api_calls(trace).with_columns(call_classes(trace).alias("part")).filter(_touches(window) & own)
-    calls = calls.join(names, on="name_id", how="left", maintain_order="left")
-    os_calls = classified_os_calls(trace).rename({"class": "part"}).filter(_touches(window) & own)
+    calls = _touching(api_calls(trace).with_columns(call_classes(trace).alias("part")), window)
+    calls = calls.filter(own).join(names, on="name_id", how="left", maintain_order="left")
+    os_calls = _touching(classified_os_calls(trace), window).filter(own).rename({"class": "part"})
     os_calls = named(trace, os_calls)
     rows = [("api", f"{label}: CUDA API", calls), ("os", f"{label}: OS calls", os_calls)]
     named_parts = pl.col("part").cast(pl.String)
@@ -449,6 +448,12 @@ def _touches(window: Window) -> pl.Expr:
     return (pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") >= window.start_ns)
 
 
+def _touching(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """The rows, sorted by start, that have an instant in the window."""
+    begun = rows.head(rows["start_ns"].search_sorted(window.end_ns))
+    return begun.filter(pl.col("end_ns") >= window.start_ns)
+
+
 def _event_rows(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
     whole = rows.select(*_SPAN, "part", "name", dur_ns=pl.col("end_ns") - pl.col("start_ns"))
     return clip(whole, window.start_ns, window.end_ns).with_columns(
@@ -457,45 +462,49 @@ def _event_rows(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 
 def _parts_of(rows: pl.DataFrame) -> tuple[str, ...]:
-    there = set(rows["part"])
+    there = set(rows["part"].unique())
     return tuple(part for part in (*OP_KINDS, *dict.fromkeys((*CAUSES, *PARTS))) if part in there)
 
 
-def _bubbles(trace: Trace, use: GpuUse, outer: Window, window: Window) -> pl.DataFrame:
-    """Gaps of the outer window that reach into this one, with their causes and the operations around them."""
-    # one busy stretch on either side of the window bounds the gaps that reach into it
+def _gaps(trace: Trace, use: GpuUse, outer: Window, window: Window) -> pl.DataFrame:
+    """Gaps of the outer window that reach into this one: ``start_ns end_ns``."""
+    # one busy stretch on either side of the window bounds them
     busy = neighbourhood(busy_of(trace, use), window.start_ns, window.end_ns)
     idle = complement(busy, outer.start_ns, outer.end_ns)
-    idle = idle.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") > window.start_ns))
-    low, high = min([window.start_ns, *idle["start_ns"]]), max([window.end_ns, *idle["end_ns"]])
-    causes = causes_over(trace, use, outer)
-    idle = idle.with_columns(
-        pl.lit(gpu_label(use)).alias("gpu"),
-        (pl.col("end_ns") - pl.col("start_ns")).alias("dur_ns"),
-        *(covered_ns(idle, neighbourhood(causes[cause], low, high)).alias(cause) for cause in CAUSES),
-    )
-    ops = ops_of(trace, use).filter(_touches(Window("explicit", low, high + 1)))
-    before = ops.filter(pl.col("end_ns").is_in(idle["start_ns"].implode())).unique(
-        "end_ns", keep="last", maintain_order=True
-    )
-    after = ops.filter(pl.col("start_ns").is_in(idle["end_ns"].implode())).unique("start_ns", maintain_order=True)
-    named_before = before.select(start_ns="end_ns", before=op_labels(trace, before))
-    named_after = after.select(end_ns="start_ns", after=op_labels(trace, after))
-    idle = idle.join(named_before, on="start_ns", how="left", maintain_order="left")
-    return idle.join(named_after, on="end_ns", how="left", maintain_order="left")
+    return idle.filter((pl.col("start_ns") < window.end_ns) & (pl.col("end_ns") > window.start_ns))
 
 
-def _idle_pieces(causes: Mapping[str, pl.DataFrame], window: Window, bubbles: pl.DataFrame) -> pl.DataFrame:
-    """The idle instants of the window by cause, each with the bubble it is a piece of."""
-    spans = bubbles.select(*_SPAN).with_row_index("bubble").with_columns(pl.col("bubble").cast(pl.Int64))
-    pieces = [
-        clip(intersect(spans, causes[cause]), window.start_ns, window.end_ns).with_columns(part=pl.lit(cause))
-        for cause in CAUSES
-    ]
-    rows = pl.concat(pieces).with_columns(
+def _reach(gaps: pl.DataFrame, window: Window) -> Window:
+    """The window with the gaps that reach into it."""
+    if gaps.is_empty():
+        return window
+    return Window("explicit", min(window.start_ns, gaps["start_ns"][0]), max(window.end_ns, gaps["end_ns"][-1]))
+
+
+def _pieces(gaps: pl.DataFrame, causes: Mapping[str, pl.DataFrame], reach: Window) -> pl.DataFrame:
+    """Every instant of the gaps by its cause: ``start_ns end_ns part bubble`` (which of the gaps), by start."""
+    around = [neighbourhood(causes[cause], reach.start_ns, reach.end_ns).with_columns(part=pl.lit(cause)) for cause in CAUSES]
+    pieces = clip(pl.concat(around), reach.start_ns, reach.end_ns)  # the outer window may have cut the gaps
+    bubbles = assign(pieces["start_ns"], gaps).alias("bubble")
+    return pieces.with_columns(bubbles).drop_nulls("bubble").sort("start_ns")
+
+
+def _bubbles(gaps: pl.DataFrame, pieces: pl.DataFrame, ops: pl.DataFrame) -> pl.DataFrame:
+    """The gaps with their causes, which each gap is full of, and the operations around them."""
+    ns = pl.col("end_ns") - pl.col("start_ns")
+    split = pieces.select("bubble", *(pl.when(part=cause).then(ns).otherwise(0).alias(cause) for cause in CAUSES))
+    causes = split.group_by("bubble", maintain_order=True).sum().drop("bubble")
+    before = ops.unique("end_ns", keep="last", maintain_order=True).select(start_ns="end_ns", before="name")
+    after = ops.unique("start_ns", keep="first", maintain_order=True).select(end_ns="start_ns", after="name")
+    told = gaps.with_columns(dur_ns=ns).hstack(causes)
+    told = told.join(before, on="start_ns", how="left", maintain_order="left")
+    return told.join(after, on="end_ns", how="left", maintain_order="left")
+
+
+def _idle_rows(pieces: pl.DataFrame, window: Window) -> pl.DataFrame:
+    return clip(pieces, window.start_ns, window.end_ns).with_columns(
         name=pl.col("part"), count=pl.lit(1, pl.Int64), dur_ns=pl.col("end_ns") - pl.col("start_ns")
     )
-    return rows.sort("start_ns", "end_ns")
 
 
 def _stacked(bubbles: list[pl.DataFrame]) -> pl.DataFrame:
