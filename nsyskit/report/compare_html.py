@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import plotly.graph_objects as go
-
 from nsyskit import __version__
 from nsyskit.analysis.step_costs import PhaseCost
 from nsyskit.compare.gate import GateResult
 from nsyskit.compare.result import Comparison, PhaseComparison
 from nsyskit.report.compare_rows import PartRow, gate_text, line_rows, micros, part_rows, sides
-from nsyskit.report.figures.base import laid_out
+from nsyskit.report.figures.base import Drawing, laid_out, series
 from nsyskit.report.html import Plotly, page
 from nsyskit.report.page.bars import phase_bar
 from nsyskit.report.page.elements import Html, join, tag, text
@@ -96,7 +94,7 @@ def _cost(found: PhaseComparison, word: str, *, candidate: bool) -> PhaseCost:
     )  # fmt: skip
 
 
-def waterfall(found: PhaseComparison) -> go.Figure:
+def waterfall(found: PhaseComparison) -> Drawing:
     """From the baseline's time per token to the candidate's, part by part, in µs."""
     rows, _ = part_rows(found)
     names = ["baseline", *(row.words for row in rows), "candidate"]
@@ -107,7 +105,8 @@ def waterfall(found: PhaseComparison) -> go.Figure:
         *(f"{micros(r.ns)} µs" for r in rows),
         human_ns(float(found.raw_candidate)),
     ]
-    bars = go.Waterfall(
+    bars = series(
+        "waterfall",
         x=steps,
         y=names,
         measure=kinds,
@@ -122,10 +121,9 @@ def waterfall(found: PhaseComparison) -> go.Figure:
     )
     low = min(float(found.raw_base), float(found.raw_candidate)) / 1e3
     reach = sum(abs(row.ns) for row in rows) / 1e3
-    figure = laid_out(go.Figure(bars), rows=len(names), x="µs per token")
-    return figure.update_layout(
-        xaxis_range=[max(0.0, low - 1.5 * reach), low + 2.5 * reach or 1.0], yaxis_autorange="reversed"
-    )
+    shown_x = [max(0.0, low - 1.5 * reach), low + 2.5 * reach or 1.0]
+    order = {"autorange": "reversed"}
+    return laid_out([bars], rows=len(names), x="µs per token", xaxis={"range": shown_x}, yaxis=order)
 
 
 def _part_table(rows: Sequence[PartRow], total: int) -> Html:

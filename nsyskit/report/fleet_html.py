@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, Self
 
-import plotly.graph_objects as go
 import polars as pl
 
 from nsyskit import __version__
 from nsyskit.analysis.step_costs import LEDGER_PARTS
 from nsyskit.fleet.result import FleetResult, Outlier
-from nsyskit.report.figures.base import laid_out, unique_names
+from nsyskit.report.figures.base import Drawing, laid_out, series, unique_names
 from nsyskit.report.fleet_text import bottlenecks
 from nsyskit.report.fleet_words import HEADLINES, headline, metric_text, outlier_sentence, part_share, part_text
 from nsyskit.report.html import Plotly, page
@@ -24,6 +23,7 @@ from nsyskit.report.words import PARTS
 from nsyskit.units import human_share
 
 _BARS: Final = 40
+_GROUPS_DOWN: Final = {"autorange": "reversed", "type": "category"}
 _COLOR: Final = "#3a7fc4"
 _DRAWN: Final = ("decode.ms_per_step", "prefill.ms_per_token", "gpu.busy_share")
 _TITLES: Final = {"gpu": "GPU", "host": "Hosts", "rank": "Ranks", "build": "Builds", "model": "Models",
@@ -87,7 +87,7 @@ def _nothing_differs(result: FleetResult) -> str:
     return least if result.traces.height > 1 else "One trace has no peers to differ from."
 
 
-def _histogram(result: FleetResult, metric: str) -> go.Figure | None:
+def _histogram(result: FleetResult, metric: str) -> Drawing | None:
     trusted = result.traces.filter("trusted").select("trace")
     found = result.metrics.filter(pl.col("metric") == metric).join(trusted, on="trace", how="semi")
     if found.height < 2 or found["value"].n_unique() < 2:
@@ -95,16 +95,15 @@ def _histogram(result: FleetResult, metric: str) -> go.Figure | None:
     counted = found["value"].hist(bin_count=30)
     width = float(counted["breakpoint"][1] - counted["breakpoint"][0])
     middles = [float(value) - width / 2 for value in counted["breakpoint"]]
-    bars = go.Bar(
-        x=middles, y=counted["count"].to_list(), width=width, marker={"color": _COLOR},
+    bars = series(
+        "bar", x=middles, y=counted["count"].to_list(), width=width, marker={"color": _COLOR},
         hovertemplate="%{y} traces<extra></extra>",
     )  # fmt: skip
-    drawn = laid_out(go.Figure(bars), rows=6, x=HEADLINES[metric], y="traces")
-    return drawn.update_layout(bargap=0.05, xaxis_tickformat=_tick_format(metric))
+    return laid_out([bars], rows=6, x=HEADLINES[metric], y="traces", bargap=0.05, xaxis=_ticks(metric))
 
 
-def _tick_format(metric: str) -> str | None:
-    return ".0%" if metric.endswith("_share") else None
+def _ticks(metric: str) -> dict[str, str]:
+    return {"tickformat": ".0%"} if metric.endswith("_share") else {}
 
 
 def _distributions(result: FleetResult) -> Html:
@@ -185,20 +184,20 @@ def _ledgers(result: FleetResult, made: Sections) -> Html:
     return join(shown)
 
 
-def _ledger_figure(own: pl.DataFrame) -> go.Figure:
+def _ledger_figure(own: pl.DataFrame) -> Drawing:
     groups = own["group"].unique(maintain_order=True).to_list()[:_BARS]
     names = unique_names(["all hosts" if name == "all" else name for name in groups])
-    drawn = go.Figure()
+    drawn = []
     for part in LEDGER_PARTS:
         by_group = dict(own.filter(pl.col("part") == part).select("group", "ns_per_token").iter_rows())
         values = [by_group.get(group, 0.0) / 1e3 for group in groups]
         if any(value >= 0.001 * max(sum(by_group.values()), 1.0) / 1e3 for value in values) and any(values):
-            drawn.add_bar(
-                x=values, y=names, orientation="h", name=PARTS[part], marker={"color": PART_COLORS[part]},
+            bars = series(
+                "bar", x=values, y=names, orientation="h", name=PARTS[part], marker={"color": PART_COLORS[part]},
                 hovertemplate="%{y}: %{x:,.1f} µs %{fullData.name}<extra></extra>",
             )  # fmt: skip
-    laid_out(drawn, rows=len(names), x="µs per token", legend=len(drawn.data), barmode="stack")
-    return drawn.update_layout(yaxis_autorange="reversed", yaxis_type="category")
+            drawn.append(bars)
+    return laid_out(drawn, rows=len(names), x="µs per token", legend=len(drawn), barmode="stack", yaxis=_GROUPS_DOWN)
 
 
 def _axis(result: FleetResult, axis: str, made: Sections) -> Html:
@@ -236,19 +235,20 @@ def _cell(metric: str) -> Column:
     return Column(HEADLINES[metric].replace(", ms per", " per").removesuffix(" per token"), value, str)
 
 
-def _boxes(own: pl.DataFrame, metric: str) -> go.Figure:
+def _boxes(own: pl.DataFrame, metric: str) -> Drawing:
     names = unique_names(own["group"].to_list())
-    box = go.Box(
-        y=names, q1=own["p25"], median=own["p50"], q3=own["p75"], lowerfence=own["p05"], upperfence=own["p95"],
+    quantiles = {"lowerfence": "p05", "q1": "p25", "median": "p50", "q3": "p75", "upperfence": "p95"}
+    box = series(
+        "box", y=names, **{mark: own[column].to_list() for mark, column in quantiles.items()},
         orientation="h", marker={"color": _COLOR}, line={"width": 1.5}, name="p05 to p95", hoverinfo="x",
     )  # fmt: skip
-    drawn = go.Figure(box)
-    drawn.add_scatter(
-        x=[*own["min"], *own["max"]], y=[*names, *names], mode="markers", name="least and most",
+    ends = series(
+        "scatter", x=[*own["min"], *own["max"]], y=[*names, *names], mode="markers", name="least and most",
         marker={"color": _COLOR, "size": 5, "symbol": "circle-open"}, hovertemplate="%{y}: %{x:.4g}<extra></extra>",
     )  # fmt: skip
-    laid_out(drawn, rows=len(names), x=HEADLINES[metric], legend=2)
-    return drawn.update_layout(yaxis_autorange="reversed", yaxis_type="category", xaxis_tickformat=_tick_format(metric))
+    return laid_out(
+        [box, ends], rows=len(names), x=HEADLINES[metric], legend=2, xaxis=_ticks(metric), yaxis=_GROUPS_DOWN
+    )
 
 
 def _kernels(result: FleetResult) -> Html:

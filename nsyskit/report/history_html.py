@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import plotly.graph_objects as go
-
 from nsyskit.history.history import TrendPoint
-from nsyskit.report.figures.base import laid_out, plain
+from nsyskit.report.figures.base import Drawing, laid_out, plain, series
 from nsyskit.report.history_text import value_text
 from nsyskit.report.html import Plotly, page
 from nsyskit.report.page.elements import tag, text
@@ -35,10 +33,11 @@ def render_trend(metric: str, points: Sequence[TrendPoint], *, plotly: Plotly = 
     return page(metric, [head, tag("main", section, id="main")], made.figures, plotly=plotly)
 
 
-def trend_figure(points: Sequence[TrendPoint]) -> go.Figure:
+def trend_figure(points: Sequence[TrendPoint]) -> Drawing:
     """The metric by run, in the order of adding; builds are told on the axis."""
     labels = [f"{point.run} {plain(printable(point.build or ''))}".strip() for point in points]
-    line = go.Scatter(
+    line = series(
+        "scatter",
         x=labels,
         y=[point.value for point in points],
         mode="lines+markers",
@@ -48,5 +47,6 @@ def trend_figure(points: Sequence[TrendPoint]) -> go.Figure:
         ],
         hovertemplate="%{x}: %{customdata[0]}<br>%{customdata[1]}, %{customdata[2]}<extra></extra>",
     )
-    figure = laid_out(go.Figure(line), rows=10, x="run and build", y=points[0].unit)
-    return figure.update_layout(xaxis_type="category", yaxis_rangemode="tozero")
+    return laid_out(
+        [line], rows=10, x="run and build", y=points[0].unit, x_type="category", yaxis={"rangemode": "tozero"}
+    )

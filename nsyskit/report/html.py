@@ -6,12 +6,10 @@ scrolls to them. Ids are fixed and nothing of the day enters, so that equal inpu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import plotly.graph_objects as go
 import polars as pl
 
 from nsyskit import __version__
@@ -21,6 +19,7 @@ from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.timeline import EventsResult, Timelines
+from nsyskit.report.figures import Drawing
 from nsyskit.report.page import chapters as _chapters  # noqa: F401 - they register their results
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.overview import overview
@@ -154,7 +153,7 @@ def render_timeline(name: str, exact: EventsResult, *, plotly: Plotly = "inline"
 
 
 def page(
-    title: str, body: Sequence[Html], figures: dict[str, go.Figure], *, plotly: Plotly, details: Sequence[Html] = ()
+    title: str, body: Sequence[Html], figures: dict[str, Drawing], *, plotly: Plotly, details: Sequence[Html] = ()
 ) -> str:
     """A whole document around ``body``; ``details`` are further packed data."""
     head = tag(
@@ -166,7 +165,7 @@ def page(
         tag("title", text(f"{title} – nsyskit")),
         tag("style", Html(asset("page.css"))),
     )
-    data = packed_json("figures", {name: figure_json(drawn) for name, drawn in figures.items()})
+    data = packed_json("figures", {name: _without_template(drawn) for name, drawn in figures.items()})
     library = packed_plotly() if plotly == "inline" else tag("script", src=PLOTLY_FILE, defer=True)
     script = tag("script", Html(asset("page.js")))
     skip = tag("a", text("Skip to the report"), href="#main", class_="skip")
@@ -174,11 +173,10 @@ def page(
     return f"<!doctype html>\n{whole}\n"
 
 
-def figure_json(drawn: go.Figure) -> dict[str, Any]:
-    """A figure's data and layout as plain values; the page brings the template."""
-    plain: dict[str, Any] = json.loads(drawn.to_json())
-    plain["layout"].pop("template", None)
-    return plain
+def _without_template(drawn: Drawing) -> Drawing:
+    """The page brings the template."""
+    layout = {key: value for key, value in drawn["layout"].items() if key != "template"}
+    return {"data": drawn["data"], "layout": layout}
 
 
 def library_file() -> bytes:

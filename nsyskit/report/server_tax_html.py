@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-import plotly.graph_objects as go
-
 from nsyskit import __version__
 from nsyskit.compare.compare import signed_ns
 from nsyskit.compare.server_tax import ServerTax
-from nsyskit.report.figures.base import laid_out
+from nsyskit.report.figures.base import Drawing, laid_out, series
 from nsyskit.report.html import Plotly, page
 from nsyskit.report.page.elements import NOTHING, Html, tag, text
 from nsyskit.report.page.sections import Sections
@@ -42,12 +40,13 @@ def render_html(found: ServerTax, *, plotly: Plotly = "inline") -> str:
     return page("The server's tax", [head, tag("main", overview, id="main"), foot], made.figures, plotly=plotly)
 
 
-def waterfall(found: ServerTax) -> go.Figure:
+def waterfall(found: ServerTax) -> Drawing:
     """From llama-bench's time per generated token to the server's, part by part, in µs."""
     names = ["llama-bench", *(part.name for part in found.parts), "llama-server"]
     values: Sequence[Fraction] = [found.bench_ns, *(part.tax for part in found.parts), Fraction()]
     shown = [human_ns(float(found.bench_ns)), *(signed_ns(float(part.tax)) for part in found.parts)]
-    bars = go.Waterfall(
+    bars = series(
+        "waterfall",
         x=[float(value) / 1e3 for value in values],
         y=names,
         measure=["absolute", *("relative" for _ in found.parts), "total"],
@@ -59,8 +58,7 @@ def waterfall(found: ServerTax) -> go.Figure:
         decreasing={"marker": {"color": "#2a8a5a"}},
         totals={"marker": {"color": "#6a7f9f"}},
     )
-    figure = laid_out(go.Figure(bars), rows=len(names), x="µs per generated token")
-    return figure.update_layout(yaxis_autorange="reversed")
+    return laid_out([bars], rows=len(names), x="µs per generated token", yaxis={"autorange": "reversed"})
 
 
 def _parts(found: ServerTax) -> Html:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import plotly.graph_objects as go
-
 from nsyskit.analysis.step_costs import PhaseCost
-from nsyskit.report.figures.base import laid_out, plain
+from nsyskit.report.figures.base import Drawing, laid_out, plain, series
 from nsyskit.report.html import Plotly, page
 from nsyskit.report.page.bars import phase_bar
 from nsyskit.report.page.elements import NOTHING, Html, tag, text
@@ -47,13 +45,13 @@ def _plots(found: SweepTable, label: str, made: Sections) -> Html:
     return tag("section", tag("h2", text(f"{label}: {unit}")), *drawn, id=f"test-{label}") if drawn else NOTHING
 
 
-def axis_figure(found: SweepTable, axis: str, label: str) -> go.Figure:
+def axis_figure(found: SweepTable, axis: str, label: str) -> Drawing:
     """One test along one axis, one line (or row of bars) for each setting of the others."""
-    drawn = go.Figure()
+    drawn = []
     first_token = label.startswith("ttft")
     unit = "ms" if first_token else "tokens/s"
-    for at, (name, series) in enumerate(found.series(axis, label).items()):
-        points = sorted(series, key=lambda point: _quantity(point[0])) if axis in _ORDERED else series
+    for at, (name, measured) in enumerate(found.series(axis, label).items()):
+        points = sorted(measured, key=lambda point: _quantity(point[0])) if axis in _ORDERED else measured
         shared: dict[str, Any] = {
             "x": [plain(printable(value or "unset")) for value, _, _ in points],
             "y": [rate for _, rate, _ in points],
@@ -63,11 +61,11 @@ def axis_figure(found: SweepTable, axis: str, label: str) -> go.Figure:
         }
         color = _COLORS[at % len(_COLORS)]
         if axis in _ORDERED:
-            drawn.add_scatter(mode="lines+markers", line={"color": color}, **shared)
+            drawn.append(series("scatter", mode="lines+markers", line={"color": color}, **shared))
         else:
-            drawn.add_bar(marker={"color": color}, **shared)
-    laid_out(drawn, rows=11, x=axis, y=unit, legend=len(drawn.data) if len(drawn.data) > 1 else 0)
-    return drawn.update_layout(xaxis_type="category", yaxis_rangemode="tozero")
+            drawn.append(series("bar", marker={"color": color}, **shared))
+    legend = len(drawn) if len(drawn) > 1 else 0
+    return laid_out(drawn, rows=11, x=axis, y=unit, legend=legend, x_type="category", yaxis={"rangemode": "tozero"})
 
 
 def _quantity(value: str) -> float:
@@ -177,14 +175,15 @@ def _quantisations(found: Sequence[Quantisation], labels: Sequence[str], made: S
     return tag("section", tag("h2", text("Quantisations side by side")), shown, *drawn, id="quantisations")
 
 
-def speed_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> go.Figure:
+def speed_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> Drawing:
     """Tokens per second of every test, a bar a quantisation, as a share of the fastest: prefill dwarfs decode else."""
-    drawn = go.Figure()
+    drawn = []
     for at, label in enumerate(labels):
         rates = [float(one.results.get(label, {}).get("tokens_per_s") or 0.0) for one in found]
         if not max(rates):
             continue
-        drawn.add_bar(
+        bars = series(
+            "bar",
             x=[plain(printable(one.name)) for one in found],
             y=[rate / max(rates) for rate in rates],
             customdata=rates,
@@ -192,11 +191,12 @@ def speed_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> go.Fig
             marker={"color": _COLORS[at % len(_COLORS)]},
             hovertemplate="%{x}: %{customdata:.2f} tokens/s<extra>%{fullData.name}</extra>",
         )
-    laid_out(drawn, rows=9, y="share of the fastest", legend=len(drawn.data))
-    return drawn.update_layout(xaxis_type="category", yaxis_rangemode="tozero")
+        drawn.append(bars)
+    y = {"rangemode": "tozero"}
+    return laid_out(drawn, rows=9, y="share of the fastest", legend=len(drawn), x_type="category", yaxis=y)
 
 
-def trade_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> go.Figure | None:
+def trade_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> Drawing | None:
     """What a lower perplexity costs: one point a quantisation, tokens per second of the decode test along x."""
     decode = next((label for label in labels if label.startswith("tg")), None)
     points = [
@@ -206,8 +206,8 @@ def trade_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> go.Fig
     ]
     if not points:
         return None
-    drawn = go.Figure()
-    drawn.add_scatter(
+    marks = series(
+        "scatter",
         x=[rate for _, rate, _ in points],
         y=[ppl for _, _, ppl in points],
         text=[plain(printable(name)) for name, _, _ in points],
@@ -216,4 +216,4 @@ def trade_figure(found: Sequence[Quantisation], labels: Sequence[str]) -> go.Fig
         marker={"color": _COLORS[0], "size": 9},
         hovertemplate="%{text}: %{x:.2f} tokens/s, perplexity %{y:.4f}<extra></extra>",
     )
-    return laid_out(drawn, rows=11, x=f"{decode}: tokens/s", y="perplexity")
+    return laid_out([marks], rows=11, x=f"{decode}: tokens/s", y="perplexity")

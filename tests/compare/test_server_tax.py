@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 from click.testing import CliRunner
+from page_figures import figures_of
 
 from nsyskit.cli import cli
 from nsyskit.compare.server_tax import server_tax
@@ -96,12 +97,12 @@ def test_on_the_command_line(bench, tmp_path):
     assert "most of the tax: prefill +1.000 ms a token" in markdown
     pages = [CliRunner().invoke(cli, ["compare", "--bench", str(bench), run, "--format", "html"]).stdout for _ in "ab"]
     assert pages[0] == pages[1]
-    assert 'data-figure="tax"' in pages[0]
+    assert list(figures_of(pages[0])) == ["tax"]
     assert "14.40 ms − 12.00 ms = +2.400 ms" in pages[0]
 
 
 def test_the_waterfall_leads_from_one_to_the_other(bench, tmp_path):
-    (bars,) = waterfall(server_tax(bench, server(tmp_path))).data
-    assert list(bars.y) == ["llama-bench", "accept", "prefill", "decode", "llama-server"]
-    assert list(bars.x) == [12_000, 600, 1_000, 800, 0]
-    assert bars.text[-1] == "14.40 ms"
+    (bars,) = waterfall(server_tax(bench, server(tmp_path)))["data"]
+    assert bars["y"] == ["llama-bench", "accept", "prefill", "decode", "llama-server"]
+    assert bars["x"] == [12_000, 600, 1_000, 800, 0]
+    assert bars["text"][-1] == "14.40 ms"

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from fleets import TINY, broken, copied, trace
+from page_figures import figures_of
 
 from nsyskit.cli import cli
 from nsyskit.errors import TraceFormatError, UsageError
@@ -288,6 +289,7 @@ def test_the_page_says_it_first(first):
     assert "host-3 (2 traces): decode takes" in page
     assert "nsyskit fleet" in page
     assert page.count("<table") >= 6
+    assert {"by-host", "ledger-decode"} <= figures_of(page).keys()
 
 
 def test_equal_results_render_equally(traces, tmp_path):

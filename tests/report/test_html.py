@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from page_figures import figures_of
 from tiny_trace import api, fact, kernel, memcpy, open_tiny, os_call, process, string, thread_name, write_sqlite
 
 from nsyskit.analysis.analyze import analyze
@@ -204,6 +205,7 @@ def test_the_same_bytes_again():
 
 def test_every_real_trace_has_a_small_whole_page(real_trace):
     html, page = page_of(open_trace(real_trace))
+    assert figures_of(html)
     assert len(html.encode()) < 6_000_000
     assert not page.open
     assert page.said.count("What bounds this run") == 1
@@ -229,9 +231,9 @@ def test_nothing_of_the_network():
 
 
 def test_figures_stand_in_the_page_and_nowhere_twice():
-    _, page = page_of(open_trace(DEMO))
+    html, page = page_of(open_trace(DEMO))
     places = [attrs["data-figure"] for _, attrs in page.elements if "data-figure" in attrs]
-    assert sorted(places) == sorted(json.loads(page.packed["figures"]))
+    assert sorted(places) == sorted(figures_of(html))
 
 
 def test_a_window_on_its_own():

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from page_figures import figures_of
 from served_run import MS, served_run
 from tiny_trace import os_call, write_sqlite
 
@@ -77,6 +78,7 @@ def test_the_page_of_a_run_folder(run, tmp_path):
     html = target.read_text(encoding="utf-8")
     for said in ("Time to first token", "2 whole requests, 1 failed, 5 tokens in 20.00 ms", "0 Stand-in", "3.000 GB"):
         assert said in html
+    assert {"requests", "gpu_samples"} <= figures_of(html).keys()
     assert "hunter2" not in html  # what a server answered is not shown
     again = CliRunner().invoke(cli, ["report", str(run), "-o", str(target), "--force"])
     assert (again.exit_code, target.read_text(encoding="utf-8")) == (0, html)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from page_figures import figures_of
 
 from nsyskit.cli import cli
 from nsyskit.history.history import Cell as KeptCell
@@ -99,8 +100,7 @@ def test_quantisations_with_memory_first_token_and_perplexity(build, tmp_path):
     assert first["samples"] == 2
     assert 30 <= first["ttft_ms"] < 2000
     page = (tmp_path / "s.html").read_text()
-    for figure in ("quants-speed", "quants-ppl", "ttft8-0", "tg4-1"):
-        assert f'data-figure="{figure}"' in page
+    assert {"quants-speed", "quants-ppl", "ttft8-0", "tg4-1"} <= figures_of(page).keys()
     text = sweep(build, "-t", "1,2", *extras).stdout
     assert "Quantisations side by side" in text
     assert "2.101 GB" in text
@@ -186,21 +186,21 @@ def test_cells_link_to_their_ledgers(traced):
 
 
 def test_figures_of_a_sweep(traced):
-    line = axis_figure(traced, "n_threads", "tg32").data[0]
-    assert (line.type, list(line.x), list(line.y)) == ("scatter", ["2", "4", "8"], [2.0, 4.0, 8.0])  # a quantity
+    (line,) = axis_figure(traced, "n_threads", "tg32")["data"]
+    assert (line["type"], line["x"], line["y"]) == ("scatter", ["2", "4", "8"], [2.0, 4.0, 8.0])  # a quantity
     kinds = tabulate([
         KeptCell("s", kind, {"model": f"{kind}.gguf"}, "done", "t", None, None,
                  ({"label": "tg32", "phase": "decode", "tokens_per_s": rate, "model_type": f"llama 1B {kind}"},
                   {"label": "ppl", "ppl": ppl}))
         for kind, rate, ppl in (("Q4_0", 20.0, 6.5), ("F16", 5.0, 6.0))
     ])  # fmt: skip
-    assert axis_figure(kinds, "model", "tg32").data[0].type == "bar"
+    assert axis_figure(kinds, "model", "tg32")["data"][0]["type"] == "bar"
     sides = quantisations(kinds)
     assert {one.name for one in sides} == {"Q4_0", "F16"}
-    bars = speed_figure(sides, kinds.labels)
-    assert sorted(bars.data[0].y) == [0.25, 1.0]
-    points = trade_figure(sides, kinds.labels).data[0]
-    assert sorted(zip(points.x, points.y, strict=True)) == [(5.0, 6.0), (20.0, 6.5)]
+    bars = speed_figure(sides, kinds.labels)["data"][0]
+    assert sorted(bars["y"]) == [0.25, 1.0]
+    (points,) = trade_figure(sides, kinds.labels)["data"]
+    assert sorted(zip(points["x"], points["y"], strict=True)) == [(5.0, 6.0), (20.0, 6.5)]
     assert quantisations(traced) == ()
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import plotly.graph_objects as go
 import polars as pl
 
 from nsyskit.analysis.gpu_memory import GpuMemoryResult
 from nsyskit.analysis.served import GpuSamplesResult, ServedResult
-from nsyskit.report.figures.base import figure, laid_out, plain
+from nsyskit.report.figures.base import Drawing, drawing, laid_out, plain, series
 from nsyskit.report.palette import SERIES_COLORS
 from nsyskit.units import human_bytes, human_ns
 
@@ -30,10 +29,10 @@ _GAP_PX: Final = 26
 _MAX_POINTS: Final = 4_000
 
 
-@figure.register
-def _served(result: ServedResult) -> go.Figure:
+@drawing.register
+def _served(result: ServedResult) -> Drawing:
     """What clients waited for, request by request, over the time at which each was sent."""
-    drawn = go.Figure()
+    drawn = []
     rows = result.requests
     for name, (column, color) in _TIMES.items():
         known = rows.filter(pl.col(column) > 0)
@@ -43,21 +42,23 @@ def _served(result: ServedResult) -> go.Figure:
                 f"({row['cache_n'] or 0:,} cached), {row['predicted_n'] or 0:,} generated"
                 for row in known.iter_rows(named=True)
             ]
-            drawn.add_scatter(
-                x=(known["at_ns"] / 1e9).to_list(), y=(known[column] / 1e6).to_list(), name=name, mode="markers",
-                marker={"color": color, "size": 7}, text=texts, hovertemplate="%{text}<extra>%{fullData.name}</extra>",
+            points = series(
+                "scatter", x=(known["at_ns"] / 1e9).to_list(), y=(known[column] / 1e6).to_list(), name=name,
+                mode="markers", marker={"color": color, "size": 7}, text=texts,
+                hovertemplate="%{text}<extra>%{fullData.name}</extra>",
             )  # fmt: skip
-    laid_out(drawn, rows=10, x="s from the first request", y="ms, logarithmic", legend=len(drawn.data))
-    return drawn.update_yaxes(type="log", dtick=1)
+            drawn.append(points)
+    y = {"type": "log", "dtick": 1}
+    return laid_out(drawn, rows=10, x="s from the first request", y="ms, logarithmic", legend=len(drawn), yaxis=y)
 
 
-@figure.register
-def _gpu_samples(result: GpuSamplesResult) -> go.Figure:
+@drawing.register
+def _gpu_samples(result: GpuSamplesResult) -> Drawing:
     """A strip a counter, a line a GPU; counters that NVML did not give are left out."""
     metrics = {
         name: told for name, told in _METRICS.items() if result.samples[told[0]].drop_nulls().len()
     }  # fmt: skip
-    drawn = go.Figure()
+    lines, names = [], []
     inner = len(metrics) * (_METRIC_PX + _GAP_PX) or 1
     axes: dict[str, Any] = {}
     for strip, (name, (column, unit)) in enumerate(metrics.items()):
@@ -67,40 +68,43 @@ def _gpu_samples(result: GpuSamplesResult) -> go.Figure:
             "domain": [max(top - _METRIC_PX / inner, 0), top], "anchor": "x", "rangemode": "tozero", "nticks": 4,
             "automargin": True,
         }  # fmt: skip
-        drawn.add_annotation(
-            x=0, xref="paper", xanchor="left", y=top, yref="paper", yanchor="bottom", text=name, showarrow=False
-        )
-        for place, row in enumerate(result.gpus.iter_rows(named=True)):
+        place = {"x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom"}
+        names.append(place | {"text": name, "showarrow": False})
+        for at, row in enumerate(result.gpus.iter_rows(named=True)):
             own = result.samples.filter(pl.col("gpu") == row["gpu"])
             values = own[column]
-            drawn.add_scatter(
-                x=(own["at_ns"] / 1e9).to_list(), y=[None if value is None else value / unit for value in values],
-                name=plain(f"GPU {row['gpu']} {row['name'] or ''}".strip()), legendgroup=str(place),
-                showlegend=strip == 0, mode="lines", line={"color": SERIES_COLORS[place % len(SERIES_COLORS)]},
+            line = series(
+                "scatter", x=(own["at_ns"] / 1e9).to_list(),
+                y=[None if value is None else value / unit for value in values],
+                name=plain(f"GPU {row['gpu']} {row['name'] or ''}".strip()), legendgroup=str(at),
+                showlegend=strip == 0, mode="lines", line={"color": SERIES_COLORS[at % len(SERIES_COLORS)]},
                 yaxis=f"y{number}", text=[_said(column, value) for value in values],
                 hovertemplate="%{text} at %{x:.2f} s<extra>%{fullData.name}</extra>",
             )  # fmt: skip
-    laid_out(drawn, rows=2, x="s from the first sample", legend=result.gpus.height)
-    return drawn.update_layout(
-        **axes, height=inner + 90, margin={"t": 8}, xaxis={"anchor": f"y{len(metrics) if len(metrics) > 1 else ''}"}
-    )
+            lines.append(line)
+    return laid_out(
+        lines, rows=2, x="s from the first sample", legend=result.gpus.height, annotations=names, height=inner + 90,
+        **axes, xaxis={"anchor": f"y{len(metrics) if len(metrics) > 1 else ''}"},
+    )  # fmt: skip
 
 
-@figure.register
-def _gpu_memory(result: GpuMemoryResult) -> go.Figure:
+@drawing.register
+def _gpu_memory(result: GpuMemoryResult) -> Drawing:
     """Memory held over time, a line a device and process."""
-    drawn = go.Figure()
+    lines = []
     first = min(int(one.points["at_ns"][0]) for one in result.devices)
     for place, one in enumerate(result.devices):
         points = _thinned(one.points)
-        drawn.add_scatter(
-            x=((points["at_ns"] - first) / 1e9).to_list(), y=(points["bytes"] / 1e9).to_list(), name=plain(one.label),
-            mode="lines", line={"shape": "hv", "color": SERIES_COLORS[place % len(SERIES_COLORS)]},
+        line = series(
+            "scatter", x=((points["at_ns"] - first) / 1e9).to_list(), y=(points["bytes"] / 1e9).to_list(),
+            name=plain(one.label), mode="lines",
+            line={"shape": "hv", "color": SERIES_COLORS[place % len(SERIES_COLORS)]},
             text=[human_bytes(value) for value in points["bytes"]],
             hovertemplate="%{text} at %{x:.3f} s<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    laid_out(drawn, rows=6, x="s from the first memory event", y="GB held", legend=len(result.devices))
-    return drawn.update_yaxes(rangemode="tozero")
+        lines.append(line)
+    y = {"rangemode": "tozero"}
+    return laid_out(lines, rows=6, x="s from the first memory event", y="GB held", legend=len(lines), yaxis=y)
 
 
 def _thinned(points: pl.DataFrame) -> pl.DataFrame:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import plotly.graph_objects as go
-
 from nsyskit.analysis.several_gpus import SeveralGpusResult
-from nsyskit.report.figures.base import figure, laid_out
+from nsyskit.report.figures.base import Drawing, drawing, laid_out, series
 from nsyskit.report.several_gpus import gpu_name
 from nsyskit.units import human_ns, human_share
 
@@ -17,8 +15,8 @@ _MOST: Final = 7
 """Sets of GPUs that get a part of their own; eight GPUs could make 256."""
 
 
-@figure.register
-def _several_gpus(result: SeveralGpusResult) -> go.Figure:
+@drawing.register
+def _several_gpus(result: SeveralGpusResult) -> Drawing:
     """One bar, the window: which GPUs were at work, alone or together."""
     sets = [(tuple(row["places"]), row["ns"]) for row in result.busy_sets.iter_rows(named=True)]
     idle = sum(ns for places, ns in sets if not places)
@@ -26,16 +24,16 @@ def _several_gpus(result: SeveralGpusResult) -> go.Figure:
     parts = [(_set_name(result, places), ns) for places, ns in working[:_MOST]]
     parts += [("other sets", sum(ns for _, ns in working[_MOST:])), ("none", idle)]
     whole = result.window.dur_ns
-    drawn = go.Figure()
-    for position, (name, ns) in enumerate(parts):
-        if ns:
-            drawn.add_bar(
-                x=[ns / 1e6], y=["window"], orientation="h", name=name,
-                marker_color=_NONE if name == "none" else _COLORS[position % len(_COLORS)],
-                customdata=[f"{human_ns(ns)} ({human_share(ns / whole)})"],
-                hovertemplate="%{fullData.name}: %{customdata}<extra></extra>",
-            )  # fmt: skip
-    return laid_out(drawn, rows=2, x="ms", barmode="stack", legend=len(drawn.data))
+    bars = [
+        series(
+            "bar", x=[ns / 1e6], y=["window"], orientation="h", name=name,
+            marker={"color": _NONE if name == "none" else _COLORS[position % len(_COLORS)]},
+            customdata=[f"{human_ns(ns)} ({human_share(ns / whole)})"],
+            hovertemplate="%{fullData.name}: %{customdata}<extra></extra>",
+        )
+        for position, (name, ns) in enumerate(parts) if ns
+    ]  # fmt: skip
+    return laid_out(bars, rows=2, x="ms", barmode="stack", legend=len(bars))
 
 
 def _set_name(result: SeveralGpusResult, places: tuple[int, ...]) -> str:

@@ -11,12 +11,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
-import plotly.graph_objects as go
 import polars as pl
 
 from nsyskit.analysis.causes import CAUSES
-from nsyskit.analysis.timeline import DensityResult, EventsResult, Lane, aggregated
-from nsyskit.report.figures.base import TimeUnit, figure, laid_out, plain, time_unit
+from nsyskit.analysis.timeline import EVENT_COLUMNS, DensityResult, EventsResult, Lane, aggregated
+from nsyskit.report.figures.base import Drawing, Series, drawing, laid_out, over, plain, series, time_unit
 from nsyskit.report.palette import PART_COLORS
 from nsyskit.report.text import shortened
 from nsyskit.report.words import PARTS, THREAD_PARTS
@@ -30,21 +29,24 @@ AXIS_PX: Final = 44
 _LANE_PX: Final = {"gpu": 64, "thread": 48, "stream": 30, "copies": 24, "graphs": 24, "api": 26, "os": 26}
 _EVENT_PX: Final = 26
 _TEXT_CHARACTERS: Final = 90
+_NO_EVENTS: Final = pl.DataFrame(schema=EVENT_COLUMNS)
 
 
-@figure.register
-def _density(result: DensityResult) -> go.Figure:
+@drawing.register
+def _density(result: DensityResult) -> Drawing:
     """The whole window: of each column of time the share of every part."""
     unit, level = time_unit(result.window), result.levels[0]
     edges = [*level["start_ns"], level["end_ns"][-1]] if level.height else []
     x = [(edge - result.window.start_ns) / unit.ns for edge in edges]
     width = (level["end_ns"] - level["start_ns"]).cast(pl.Float64)
-    drawn, seen = go.Figure(), set[str]()
+    drawn: list[Series] = []
+    seen = set[str]()
     for index, lane in enumerate(result.lanes):
         axis = _axis(index)
         for part in lane.parts:
-            shares = (level[f"{lane.key}/{part}"] / width).fill_nan(0.0).round(4).to_list()
-            drawn.add_scatter(
+            shares = (level[f"{lane.key}/{part}"] / width).fill_nan(0.0).round(4).to_list() if edges else []
+            area = series(
+                "scatter",
                 x=x,
                 y=[*shares, *shares[-1:]],
                 stackgroup=lane.key,
@@ -58,11 +60,13 @@ def _density(result: DensityResult) -> go.Figure:
                 yaxis=axis,
                 meta={"lane": index, "part": part},
             )
+            drawn.append(area)
             seen.add(part)
-        drawn.add_scatter(
+        hover = series(
+            "scatter",
             x=x,
             y=[0.5] * len(x),
-            text=_column_texts(level, lane),
+            text=_column_texts(level, lane) if edges else [],
             mode="lines",
             line={"width": 0, "color": "#888"},
             showlegend=False,
@@ -70,25 +74,28 @@ def _density(result: DensityResult) -> go.Figure:
             yaxis=axis,
             meta={"lane": index, "hover": True},
         )
+        drawn.append(hover)
     heights = [_LANE_PX[lane.kind] for lane in result.lanes]
-    _laid_out_lanes(drawn, result.lanes, heights, unit, legend=len(seen))
-    return drawn.update_layout(hovermode="x", xaxis_range=_whole(result.window, unit))
+    return _laid_out_lanes(drawn, result.lanes, heights, result.window, legend=len(seen), hovermode="x")
 
 
-@figure.register
-def _events(result: EventsResult) -> go.Figure:
+@drawing.register
+def _events(result: EventsResult) -> Drawing:
     """A short window event by event; very many are put together, as a label then says."""
     unit = time_unit(result.window)
     rows = result.events
     if rows.height > NOTEBOOK_EVENTS:
         rows = aggregated(rows, result.window, _NOTEBOOK_COLUMNS)
-    drawn, seen = go.Figure(), set[str]()
+    shown = rows.partition_by("lane", "part", as_dict=True)
+    drawn: list[Series] = []
+    seen = set[str]()
     for index, lane in enumerate(result.lanes):
         for part in lane.parts:
-            own = rows.filter((pl.col("lane") == index) & (pl.col("part") == part))
-            drawn.add_bar(
-                base=((own["start_ns"] - result.window.start_ns) / unit.ns).to_list(),
-                x=((own["end_ns"] - own["start_ns"]) / unit.ns).to_list(),
+            own = shown.get((index, part), _NO_EVENTS)
+            bars = series(
+                "bar",
+                base=[(start - result.window.start_ns) / unit.ns for start in own["start_ns"]],
+                x=[(end - start) / unit.ns for start, end in zip(own["start_ns"], own["end_ns"], strict=True)],
                 y=[0.5] * own.height,
                 width=1,
                 orientation="h",
@@ -101,16 +108,19 @@ def _events(result: EventsResult) -> go.Figure:
                 yaxis=_axis(index),
                 meta={"lane": index, "part": part},
             )
+            drawn.append(bars)
             seen.add(part)
-    _laid_out_lanes(drawn, result.lanes, [_EVENT_PX] * len(result.lanes), unit, legend=len(seen))
-    return drawn.update_layout(hovermode="closest", barmode="overlay", xaxis_range=_whole(result.window, unit))
+    heights = [_EVENT_PX] * len(result.lanes)
+    return _laid_out_lanes(
+        drawn, result.lanes, heights, result.window, legend=len(seen), hovermode="closest", barmode="overlay"
+    )
 
 
-def hull(result: DensityResult | EventsResult) -> go.Figure:
+def hull(result: DensityResult | EventsResult) -> Drawing:
     """The figure without its data, for the page: there a script fills it in by its zoom."""
     if isinstance(result, DensityResult):
-        return figure(replace(result, levels=(result.levels[0].clear(),)))
-    return figure(replace(result, events=result.events.clear(), bubbles=result.bubbles.clear()))
+        return drawing(replace(result, levels=(result.levels[0].clear(),)))
+    return drawing(replace(result, events=result.events.clear(), bubbles=result.bubbles.clear()))
 
 
 def part_words(lane: Lane, part: str) -> str:
@@ -168,15 +178,10 @@ def _axis(index: int) -> str:
     return "y" if index == 0 else f"y{index + 1}"
 
 
-def _whole(window: Window, unit: TimeUnit) -> list[float]:
-    return [0.0, window.dur_ns / unit.ns]
-
-
 def _laid_out_lanes(
-    drawn: go.Figure, lanes: Sequence[Lane], heights: Sequence[int], unit: TimeUnit, *, legend: int
-) -> None:
+    drawn: Sequence[Series], lanes: Sequence[Lane], heights: Sequence[int], window: Window, *, legend: int, **more: Any
+) -> Drawing:
     """Lanes from top to bottom, each under its label, over one time axis that zooms."""
-    laid_out(drawn, rows=2, legend=legend)
     inner = sum(heights) + _LABEL_PX * len(lanes) or 1
     at = float(inner)
     annotations: list[dict[str, Any]] = []
@@ -210,17 +215,25 @@ def _laid_out_lanes(
         at = bottom
     lines = -(-legend // 2)
     margin = AXIS_PX + 22 * lines
-    drawn.update_layout(
-        **axes,
+    unit = time_unit(window)
+    time_axis = {
+        "title": {"text": f"{unit.name} from the window's start", "standoff": 4},
+        "anchor": _axis(max(len(lanes) - 1, 0)),
+        "automargin": False,
+        "zeroline": False,
+        "hoverformat": ".3f",
+        "range": [0.0, window.dur_ns / unit.ns],
+    }
+    laid = laid_out(
+        drawn,
+        rows=2,
+        legend=legend,
+        xaxis=time_axis,
         annotations=annotations,
         height=inner + margin,
         margin={"l": 4, "r": 8, "t": 4, "b": margin},
         dragmode="zoom",
         bargap=0,
-        legend={"itemclick": False, "itemdoubleclick": False, "font": {"size": 11}},
+        **(axes | more),
     )
-    title = f"{unit.name} from the window's start"
-    last = _axis(max(len(lanes) - 1, 0))
-    drawn.update_xaxes(
-        title={"text": title, "standoff": 4}, anchor=last, automargin=False, zeroline=False, hoverformat=".3f"
-    )
+    return over(laid, legend={"itemclick": False, "itemdoubleclick": False, "font": {"size": 11}})

@@ -44,7 +44,6 @@ def events_packet(result: EventsResult) -> bytes:
     """Events lane by lane: start (from the last one's) and length in ns, part, name, count, bubble."""
     rows, unit = result.events, time_unit(result.window)
     texts = rows["name"].unique().drop_nulls().sort().to_list()
-    numbers = {name: index for index, name in enumerate(texts)}
     origin = result.window.start_ns
     starts = rows.select(
         (pl.col("start_ns") - pl.col("start_ns").shift(1).over("lane").fill_null(origin)).cast(pl.Float64)
@@ -53,7 +52,7 @@ def events_packet(result: EventsResult) -> bytes:
         "start": ("d", starts["start_ns"].to_list()),
         "width": ("d", (rows["end_ns"] - rows["start_ns"]).cast(pl.Float64).to_list()),
         "dur": ("d", rows["dur_ns"].cast(pl.Float64).to_list()),
-        "name": ("i", [-1 if name is None else numbers[name] for name in rows["name"]]),
+        "name": ("i", rows["name"].cast(pl.Enum(texts)).to_physical().cast(pl.Int64).fill_null(-1).to_list()),
         "count": ("i", rows["count"].to_list()),
         "bubble": ("i", rows["bubble"].fill_null(-1).to_list()),
         "lane": ("B", rows["lane"].to_list()),
@@ -98,5 +97,8 @@ def _shares(level: pl.DataFrame, lane: Lane) -> list[bytes]:
 
 
 def _part_numbers(result: EventsResult) -> list[int]:
-    numbers = [{part: index for index, part in enumerate(lane.parts)} for lane in result.lanes]
-    return [numbers[lane][part] for lane, part in result.events.select("lane", "part").iter_rows()]
+    """Of each event the place of its part among those of its lane."""
+    places = [(at, part, place) for at, lane in enumerate(result.lanes) for place, part in enumerate(lane.parts)]
+    numbers = pl.DataFrame(places, schema={"lane": pl.Int64, "part": pl.String, "place": pl.Int64}, orient="row")
+    found = result.events.select("lane", "part").join(numbers, on=["lane", "part"], how="left", maintain_order="left")
+    return found["place"].to_list()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import singledispatch
 
-import plotly.graph_objects as go
-
+from nsyskit.report.figures import Drawing
 from nsyskit.report.page.elements import NOTHING, Html, tag
 
 
@@ -14,7 +13,7 @@ from nsyskit.report.page.elements import NOTHING, Html, tag
 class Sections:
     """Keeps the figures that a script draws later, by their id, and what had nothing to show."""
 
-    figures: dict[str, go.Figure] = field(default_factory=dict)
+    figures: dict[str, Drawing] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
     def nothing(self, line: str) -> Html:
@@ -22,10 +21,10 @@ class Sections:
         self.empty.append(line)
         return NOTHING
 
-    def drawn(self, identifier: str, drawn: go.Figure, described: str) -> Html:
+    def drawn(self, identifier: str, drawn: Drawing, described: str) -> Html:
         """The place where a figure will stand; its height is fixed now, so that nothing jumps."""
         self.figures[identifier] = drawn
-        height = int(drawn.layout.height)
+        height = int(drawn["layout"]["height"])
         return tag(
             "div",
             class_="plot",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import plotly.graph_objects as go
-
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.devices import BUSY_PARTS
 from nsyskit.analysis.timeline import DensityResult, EventsResult, Lane, Timelines
+from nsyskit.report.figures import Drawing
+from nsyskit.report.figures.base import over
 from nsyskit.report.figures.timelines import AXIS_PX, hull
 from nsyskit.report.page.bars import legend_entry
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
@@ -57,16 +57,20 @@ class Drawn:
         plot = self._plot(f"events-{index}", hull(exact), events_packet(exact), f"Timeline: {exact.title}")
         return tag("div", title, tag("p", text(f"{told}."), class_="lead"), plot, _legend(exact.lanes))
 
-    def _plot(self, identifier: str, drawn: go.Figure, packet: bytes, described: str) -> Html:
+    def _plot(self, identifier: str, drawn: Drawing, packet: bytes, described: str) -> Html:
         """A figure whose data the script fills in, by its zoom."""
         packet_id = f"lod-{identifier}"
         self.packets.append(packed(packet_id, packet))
-        _without_legend(drawn)
         buttons = (tag("button", text(label), type="button", data_zoom=action) for action, label in _ACTIONS)
         tools = tag("div", *buttons, class_="timeline-tools", role="group", aria_label=f"{described}: zoom")
         status = tag("p", class_="timeline-status", role="status", id=f"status-{identifier}")
         return tag(
-            "div", tools, self.made.drawn(identifier, drawn, described), status, class_="timeline", data_lod=packet_id
+            "div",
+            tools,
+            self.made.drawn(identifier, _without_legend(drawn), described),
+            status,
+            class_="timeline",
+            data_lod=packet_id,
         )
 
 
@@ -77,7 +81,7 @@ def _legend(lanes: Sequence[Lane]) -> Html:
     return tag("ul", *busy, *causes, class_="legend")
 
 
-def _without_legend(drawn: go.Figure) -> None:
+def _without_legend(drawn: Drawing) -> Drawing:
     """The page's own legend wraps on narrow screens; plotly's does not."""
-    spare = drawn.layout.margin.b - AXIS_PX
-    drawn.update_layout(showlegend=False, height=drawn.layout.height - spare, margin_b=AXIS_PX)
+    height = drawn["layout"]["height"] - drawn["layout"]["margin"]["b"] + AXIS_PX
+    return over(drawn, showlegend=False, height=height, margin={"b": AXIS_PX})

@@ -6,7 +6,7 @@ from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.gaps import DeviceGaps, GapsResult
 from nsyskit.analysis.host_functions import DeviceHostFunctions, HostFunctionsResult
 from nsyskit.analysis.timeline import gpu_label
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.names import cut, operation
 from nsyskit.report.page.sections import Sections, block
@@ -17,7 +17,7 @@ from nsyskit.units import human_ns, human_share
 
 @block.register
 def _gaps(result: GapsResult, made: Sections, name: str) -> Html:
-    plot = made.drawn(name, figure(result), "Idle time by the length of the gap") if result.devices else NOTHING
+    plot = made.drawn(name, drawing(result), "Idle time by the length of the gap") if result.devices else NOTHING
     return join([plot, *(_longest(device, result.window.start_ns) for device in result.devices)])
 
 
@@ -25,7 +25,7 @@ def _gaps(result: GapsResult, made: Sections, name: str) -> Html:
 def _host_functions(result: HostFunctionsResult, made: Sections, name: str) -> Html:
     pieces = [_explained(device) for device in result.devices]
     if any(device.functions.height for device in result.devices):
-        pieces.insert(0, made.drawn(name, figure(result), "Functions that ran on the CPU while the GPU idled"))
+        pieces.insert(0, made.drawn(name, drawing(result), "Functions that ran on the CPU while the GPU idled"))
     return join(pieces)
 
 

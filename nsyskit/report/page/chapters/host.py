@@ -6,7 +6,7 @@ from typing import Final
 
 from nsyskit.analysis.os_threads import OsThread, OsThreadsResult
 from nsyskit.analysis.threads import ThreadsResult
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.bars import thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, join, note
 from nsyskit.report.page.sections import Sections, block
@@ -38,7 +38,7 @@ def _os_threads(result: OsThreadsResult, made: Sections, name: str) -> Html:
             words("calls", lambda row: row["calls"]),
         ],
     )
-    return join([made.drawn(name, figure(result), "OS runtime time by thread"), rows])
+    return join([made.drawn(name, drawing(result), "OS runtime time by thread"), rows])
 
 
 def _os_row(thread: OsThread) -> Row:

@@ -6,7 +6,7 @@ import polars as pl
 
 from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.sums import SumResult
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import NOTHING, Html, join, tag
 from nsyskit.report.page.names import operation
 from nsyskit.report.page.sections import Sections, block
@@ -30,7 +30,7 @@ def _hotspots(result: HotspotResult, made: Sections, name: str) -> Html:
     )
     if result.by != "category":
         return rows
-    return _beside(made.drawn(name, figure(result), f"Kernel time by {result.by}"), rows)
+    return _beside(made.drawn(name, drawing(result), f"Kernel time by {result.by}"), rows)
 
 
 @block.register
@@ -56,7 +56,7 @@ def _sum(result: SumResult, made: Sections, name: str) -> Html:
     rows = table(TITLES[name], result.rows, _duration_columns(result), more=_csv_hint(name))
     if result.kind != "kernel_sum":
         return rows
-    return join([made.drawn(name, figure(result), "Kernels with most time"), rows])
+    return join([made.drawn(name, drawing(result), "Kernels with most time"), rows])
 
 
 def _exec_table(rows: pl.DataFrame) -> Html:

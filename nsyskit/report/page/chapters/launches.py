@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from nsyskit.analysis.launch import LaunchResult
 from nsyskit.analysis.sync import SyncResult
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import NOTHING, Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import count, ns, share, table, words
@@ -50,7 +50,7 @@ def _sync(result: SyncResult, made: Sections, name: str) -> Html:
             words("class", lambda row: row["class"] or ""),
         ],
     )
-    plot = made.drawn(name, figure(result), "Sync time by what the calls waited for")
+    plot = made.drawn(name, drawing(result), "Sync time by what the calls waited for")
     return join([*(tag("p", text(line)) for line in told), plot, classes, calls])
 
 
@@ -86,7 +86,7 @@ def _launch(result: LaunchResult, made: Sections, name: str) -> Html:
         ],
     )
     plot = (
-        made.drawn(name, figure(result), "Quantiles of launch calls, queue times and kernels")
+        made.drawn(name, drawing(result), "Quantiles of launch calls, queue times and kernels")
         if result.pairs
         else NOTHING
     )

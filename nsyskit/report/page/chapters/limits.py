@@ -6,7 +6,7 @@ from nsyskit.analysis.advice import AdviceResult, Item
 from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.limits import LimitsResult
 from nsyskit.analysis.roles import RolesResult
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import NOTHING, Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, count, decimal, ns, share, size, table, words
@@ -33,7 +33,7 @@ def _limits(result: LimitsResult, made: Sections, name: str) -> Html:
         size("bytes a token", "bytes_per_token"),
     ]
     rows = table("Matrices, by the format of their weights", result.by_quant, columns)
-    return join([*told, made.drawn(name, figure(result), "Reading speed by the format of the weights"), rows])
+    return join([*told, made.drawn(name, drawing(result), "Reading speed by the format of the weights"), rows])
 
 
 @block.register
@@ -51,7 +51,7 @@ def _depth(result: DepthResult, made: Sections, name: str) -> Html:
         share("of the kernels", "attention_share"),
     ]
     rows = table("Decode steps against depth", result.bins, columns)
-    return join([*told, made.drawn(name, figure(result), "Milliseconds per step against depth"), rows])
+    return join([*told, made.drawn(name, drawing(result), "Milliseconds per step against depth"), rows])
 
 
 @block.register
@@ -70,7 +70,7 @@ def _roles(result: RolesResult, made: Sections, name: str) -> Html:
     layer = Column("layer", lambda row: row["layer"], str)
     one = [layer, words("tensor", lambda row: row["role"]), words("format", lambda row: row["type"] or "–")]
     by_cell = table("Matrices by layer and tensor", result.cells, [*one, *rate])
-    plot = made.drawn(name, figure(result), "Time of a step's matrix kernels by layer and tensor")
+    plot = made.drawn(name, drawing(result), "Time of a step's matrix kernels by layer and tensor")
     return join([tag("p", text(told)), by_role, plot, by_cell])
 
 

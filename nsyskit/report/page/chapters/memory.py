@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nsyskit.analysis.copies import CopiesResult
 from nsyskit.analysis.gpu_memory import GpuMemoryResult
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, count, decimal, ns, size, table, words
@@ -34,7 +34,7 @@ def _copies(result: CopiesResult, made: Sections, name: str) -> Html:
             count("blocking", "blocking_count"),
         ],
     )
-    return join([tag("p", text(blocked)), made.drawn(name, figure(result), "Number of copies by size"), rows])
+    return join([tag("p", text(blocked)), made.drawn(name, drawing(result), "Number of copies by size"), rows])
 
 
 @block.register
@@ -53,5 +53,5 @@ def _gpu_memory(result: GpuMemoryResult, made: Sections, name: str) -> Html:
         count("allocations", "count"),
     ]
     told = "By the driver's allocations in the trace, of the traced processes only."
-    plot = made.drawn(name, figure(result), "GPU memory held over time")
+    plot = made.drawn(name, drawing(result), "GPU memory held over time")
     return join([note(told), table("GPU memory", rows, columns), plot])

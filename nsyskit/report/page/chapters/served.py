@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nsyskit.analysis.served import GpuSamplesResult, ServedResult, Spread
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, count, ns, share, size, table, words
@@ -38,7 +38,7 @@ def _served(result: ServedResult, made: Sections, name: str) -> Html:
         f"{human_count(result.requests.height)} whole requests{failed}, {human_count(result.tokens)} tokens in "
         f"{human_ns(result.dur_ns)}{rate}."
     )
-    plot = made.drawn(name, figure(result), "What clients waited for, request by request")
+    plot = made.drawn(name, drawing(result), "What clients waited for, request by request")
     return join([tag("p", text(told)), _spreads(result.spreads), plot, _parts(result), _slowest(result)])
 
 
@@ -108,5 +108,5 @@ def _gpu_samples(result: GpuSamplesResult, made: Sections, name: str) -> Html:
                hint="share of samples with clocks held down, idleness apart"),
         count("samples", "samples"),
     ]  # fmt: skip
-    plot = made.drawn(name, figure(result), "The GPUs' counters over time")
+    plot = made.drawn(name, drawing(result), "The GPUs' counters over time")
     return join([note(told), table("GPUs during the capture", result.peaks, columns), plot])

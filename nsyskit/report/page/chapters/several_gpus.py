@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nsyskit.analysis.several_gpus import SeveralGpusResult
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import count, decimal, ns, share, size, table, words
@@ -13,7 +13,7 @@ from nsyskit.report.several_gpus import busy_sentence, copy_rows, phase_sentence
 @block.register
 def _several_gpus(result: SeveralGpusResult, made: Sections, name: str) -> Html:
     told = [tag("p", text(f"{line}.")) for line in (busy_sentence(result), *phase_sentences(result))]
-    plot = made.drawn(name, figure(result), "The window by which GPUs were at work")
+    plot = made.drawn(name, drawing(result), "The window by which GPUs were at work")
     waits, copied = wait_rows(result), copy_rows(result)
     over = "Of that, with work of the idle GPU handed over already: a pipeline bubble"
     pairs = table(

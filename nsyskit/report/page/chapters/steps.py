@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
-from nsyskit.report.figures import figure
+from nsyskit.report.figures import drawing
 from nsyskit.report.page.bars import phase_bar
 from nsyskit.report.page.elements import Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
@@ -30,7 +30,7 @@ def _steps(result: StepsResult, made: Sections, name: str) -> Html:
     bars = [phase_bar(cost) for cost in result.by_phase.values() if sum(cost.ledger.values())]
     if bars:
         bars.insert(0, tag("h3", text("Where the time of a token goes")))
-    plot = made.drawn(name, figure(result), "Milliseconds per token of every step, over time")
+    plot = made.drawn(name, drawing(result), "Milliseconds per token of every step, over time")
     hint = note("Click a step to see it in the timeline of the whole window; the slowest ones open below.")
     return join([*told, _phases(result), *bars, plot, hint, _slowest(result), _slow_steps(result)])
 
