@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 from nsyskit.errors import UsageError
@@ -82,7 +81,6 @@ def file_name(name: str) -> str:
 
 def printable(text: str) -> str:
     """A name from a trace, safe to print: no control characters, no marks that reverse the reading direction."""
-    return "".join(
-        char if char.isprintable() and unicodedata.category(char) != "Cf" else "\N{REPLACEMENT CHARACTER}"
-        for char in text
-    )
+    if text.isprintable():  # as nearly all; those marks are no printable characters either
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

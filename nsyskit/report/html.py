@@ -27,7 +27,7 @@ from nsyskit.report.page.payload import asset, packed_json, packed_plotly, plotl
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import count, table, words
 from nsyskit.report.page.timelines import Drawn
-from nsyskit.report.text import absent
+from nsyskit.report.words import absent
 from nsyskit.units import human_ns, printable
 
 Plotly = Literal["inline", "directory"]

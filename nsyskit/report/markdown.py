@@ -11,7 +11,7 @@ from nsyskit.analysis.devices import BUSY_PARTS, DeviceLedger, DevicesResult
 from nsyskit.analysis.step_costs import StepsResult
 from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.timeline import gpu_label
-from nsyskit.report.text import shortened
+from nsyskit.report.names import shortened
 from nsyskit.report.words import HEADLINES, PARTS
 from nsyskit.units import human_count, human_ns, human_share, printable
 

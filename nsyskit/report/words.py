@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from nsyskit.analysis.analyze import Report
 from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.dram import DramUse
 from nsyskit.analysis.limits import LimitsResult
@@ -43,6 +44,27 @@ ADVICE: Final[dict[str, str]] = {
     "none": "The trust notes say what to capture instead.",
 }
 """Bottleneck -> where to look next."""
+
+TITLES: Final = {
+    "api_sum": "CUDA API", "osrt_sum": "OS runtime, all threads", "kernel_sum": "Kernels",
+    "mem_time_sum": "Memory operations by time", "mem_size_sum": "Memory operations by size", "nvtx_sum": "NVTX ranges",
+    "kern_exec_sum": "Launches and their kernels",
+}  # fmt: skip
+"""Kind of a sum -> its heading."""
+
+START_PARTS: Final = {
+    "program": "before the first CUDA call",
+    "driver": "driver: context, modules, memory",
+    "upload": "loading the weights onto the GPU",
+    "prepare": "until the first step",
+    "warm_up": "warm-up",
+    "wait": "waiting for work",
+    "first_token": "the first prompt, to its first token",
+}
+"""Part of the start -> what went on."""
+
+_MAY_LACK: Final = frozenset({"startup", "layers", "depth", "roles", "several_gpus"})
+"""Nothing is missing where a trace has none of them: it begins later, or holds no decode step."""
 
 PARTS: Final[dict[str, str]] = {
     "kernel": "running kernels",
@@ -177,3 +199,8 @@ def limit_sentences(result: LimitsResult) -> list[str]:
             peak = f"{human_share(prefill.share_of_peak)} of {prefill.peak_tflops:g} ({prefill.source})"
         told.append(f"Prompts reach {prefill.tflops:.1f}·10¹² operations a second: {peak}.")
     return told
+
+
+def absent(report: Report) -> list[str]:
+    """The sections that a reader may look for in vain: asked for, and not in the trace."""
+    return sorted(name for name, result in report.sections.items() if result is None and name not in _MAY_LACK)

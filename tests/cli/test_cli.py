@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -13,13 +14,16 @@ import nsyskit
 from nsyskit import errors
 from nsyskit.cli import COMMANDS, cli, main
 
-HEAVY = ("polars", "plotly", "rich", "httpx", "adbc_driver_sqlite", "numpy", "pyarrow", "sqlite_utils")
+HEAVY = (
+    "polars", "plotly", "plotly.graph_objs", "rich", "httpx", "adbc_driver_sqlite", "numpy", "pyarrow", "sqlite_utils",
+)  # fmt: skip
+DEMO = Path(__file__).resolve().parents[2] / "traces" / "demo" / "trace.sqlite"
 
 
-HELP = """
+RUN = """
 from click.testing import CliRunner
 from nsyskit.cli import cli
-assert CliRunner().invoke(cli, "{}".split()).exit_code == 0
+assert CliRunner().invoke(cli, "{}".split(), catch_exceptions=False).exit_code == 0
 """
 
 
@@ -35,12 +39,25 @@ def imported(code: str) -> set[str]:
     [
         "import nsyskit",
         "import nsyskit.cli",
-        HELP.format("--help"),
-        *(HELP.format(f"{name} --help") for name in sorted(COMMANDS)),
+        RUN.format("--help"),
+        *(RUN.format(f"{name} --help") for name in sorted(COMMANDS)),
     ],
 )
 def test_help_imports_nothing_heavy(code):
     assert imported(code) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("analyze", {"rich"}),
+        ("analyze --format json", set()),
+        ("report --plotly directory -o {}", {"plotly"}),  # its script, not its classes
+    ],
+)
+def test_a_command_imports_what_it_shows_with(words, needed, tmp_path):
+    code = RUN.format(f"{words.format(tmp_path / 'page.html')} {DEMO}")
+    assert imported(code) == {"polars", "adbc_driver_sqlite"} | needed
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

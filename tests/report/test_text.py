@@ -10,7 +10,8 @@ from tiny_trace import api, awaited, gpu, graph, kernel, memcpy, nvtx, open_tiny
 
 from nsyskit import analyze, open_trace
 from nsyskit.analysis.analyze import CHOICES
-from nsyskit.report.text import render_text, shortened
+from nsyskit.report.names import shortened
+from nsyskit.report.text import render_text
 
 SHIPPED = sorted(Path(__file__).parents[2].glob("traces/*/trace.sqlite"))
 LONG = "void mul_mat_very_long_name<" + ", ".join(f"(int){number}" for number in range(60)) + ">(const void *)"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nsyskit.analysis.devices import DeviceLedger
 from nsyskit.analysis.timeline import gpu_label
-from nsyskit.report.text import shortened
+from nsyskit.report.names import shortened
 from nsyskit.trace import Window
 from nsyskit.units import printable
 

@@ -16,8 +16,8 @@ import polars as pl
 from nsyskit.analysis.causes import CAUSES
 from nsyskit.analysis.timeline import EVENT_COLUMNS, DensityResult, EventsResult, Lane, aggregated
 from nsyskit.report.figures.base import Drawing, Series, drawing, laid_out, over, plain, series, time_unit
+from nsyskit.report.names import shortened
 from nsyskit.report.palette import PART_COLORS
-from nsyskit.report.text import shortened
 from nsyskit.report.words import PARTS, THREAD_PARTS
 from nsyskit.trace import Window
 from nsyskit.units import human_ns, human_share, printable

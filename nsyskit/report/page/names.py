@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from nsyskit.report.names import shortened
 from nsyskit.report.page.tables import Column, words
-from nsyskit.report.text import shortened
 
 NAME_CHARACTERS: Final = 110
 

@@ -16,10 +16,10 @@ from nsyskit.analysis.sums import SumResult
 from nsyskit.analysis.threads import ThreadsResult
 from nsyskit.analysis.trust import TrustNote
 from nsyskit.analysis.verdict import GPU_BOUND_SHARE, Verdict
+from nsyskit.report.names import shortened
 from nsyskit.report.page.bars import device_bar, thread_bar
 from nsyskit.report.page.elements import NOTHING, Html, tag, text
 from nsyskit.report.palette import PART_COLORS
-from nsyskit.report.text import shortened
 from nsyskit.report.words import ADVICE, HEADLINES, waiting
 from nsyskit.units import human_ns, human_share
 

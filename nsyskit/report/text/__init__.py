@@ -16,15 +16,14 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from nsyskit.analysis.analyze import Report
-from nsyskit.report.text import calls, gpus  # noqa: F401 - they register their blocks
-from nsyskit.report.text.kernels import TITLES
-from nsyskit.report.text.layout import Layout, block_of, chain, shortened
-from nsyskit.report.text.overview import absent, bounds, header, trust
-from nsyskit.report.text.program import START_PARTS
+from nsyskit.report.text import calls, gpus, kernels, program  # noqa: F401 - they register their blocks
+from nsyskit.report.text.layout import Layout, block_of
+from nsyskit.report.text.overview import bounds, header, trust
 from nsyskit.report.text.steps import step_table
+from nsyskit.report.words import absent
 from nsyskit.units import printable
 
-__all__ = ["START_PARTS", "TITLES", "Layout", "absent", "block_of", "chain", "render_text", "shortened"]
+__all__ = ["Layout", "block_of", "render_text"]
 
 _ORDER: Final = (
     "step", "steps", "advice", "limits", "program", "startup", "devices", "several_gpus", "host_functions", "threads",

@@ -8,7 +8,8 @@ from rich.text import Text
 from nsyskit.analysis.launch import LaunchResult, Quantiles
 from nsyskit.analysis.os_threads import OsThreadsResult
 from nsyskit.analysis.sync import SyncResult
-from nsyskit.report.text.layout import Layout, block_of, chain, clipped, table
+from nsyskit.report.names import chain
+from nsyskit.report.text.layout import Layout, block_of, clipped, table
 from nsyskit.report.words import SYNC_CLASSES
 from nsyskit.units import human_count, human_ns, human_share
 

@@ -15,8 +15,9 @@ from nsyskit.analysis.gaps import GapsResult
 from nsyskit.analysis.host_functions import HostFunctionsResult
 from nsyskit.analysis.several_gpus import SeveralGpusResult
 from nsyskit.analysis.threads import PARTS, ThreadsResult
+from nsyskit.report.names import chain, shortened
 from nsyskit.report.several_gpus import busy_sentence, copy_rows, phase_sentences, wait_rows
-from nsyskit.report.text.layout import Columns, Layout, block_of, chain, clipped, ledger_block, number, shortened, table
+from nsyskit.report.text.layout import Columns, Layout, block_of, clipped, ledger_block, number, table
 from nsyskit.units import human_bytes, human_count, human_ns, human_share, printable
 
 

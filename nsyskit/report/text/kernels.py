@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 from rich.console import Group, RenderableType
@@ -15,14 +15,10 @@ from nsyskit.analysis.hotspots import HotspotResult
 from nsyskit.analysis.layers import LayersResult
 from nsyskit.analysis.roles import RolesResult
 from nsyskit.analysis.sums import SumResult
-from nsyskit.report.text.layout import Columns, Layout, block_of, known, number, shortened, table
+from nsyskit.report.names import shortened
+from nsyskit.report.text.layout import Columns, Layout, block_of, known, number, table
+from nsyskit.report.words import TITLES
 from nsyskit.units import human_bytes, human_count, human_ns, human_share, printable
-
-TITLES: Final = {
-    "api_sum": "CUDA API", "osrt_sum": "OS runtime, all threads", "kernel_sum": "Kernels",
-    "mem_time_sum": "Memory operations by time", "mem_size_sum": "Memory operations by size", "nvtx_sum": "NVTX ranges",
-    "kern_exec_sum": "Launches and their kernels",
-}  # fmt: skip
 
 
 @block_of.register

@@ -78,17 +78,6 @@ def table(
     return made
 
 
-def shortened(name: str) -> str:
-    """A demangled name without return type and parameters: what tells one kernel from another fits a line."""
-    bare = name.removeprefix("void ")
-    depth = 0
-    for index, char in enumerate(bare):
-        depth += (char == "<") - (char == ">")
-        if char == "(" and depth == 0 and index and not bare.startswith("(anonymous"):
-            return bare[:index]
-    return bare
-
-
 def indented(block: RenderableType) -> Padding:
     """A line that belongs to the one above."""
     return Padding(block, (0, 0, 0, 2))
@@ -109,12 +98,6 @@ def clipped(text: str, width: int, *, style: str = "") -> Text:
     line = Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
     line.truncate(width, overflow="ellipsis")
     return line
-
-
-def chain(frames: Sequence[str], most: int = 4, *, otherwise: str = "unresolved code") -> str:
-    """The functions of a chain that say something: without unresolved addresses."""
-    named = [shortened(frame) for frame in frames if frame and not frame.startswith(("0x", "[Unknown"))]
-    return " ← ".join(named[:most]) or otherwise
 
 
 def ledger_block(title: str, parts: Mapping[str, int], total: int, width: int) -> RenderableType:

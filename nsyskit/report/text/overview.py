@@ -14,9 +14,6 @@ from nsyskit.report.text.layout import Columns, Layout, block_of, indented, tabl
 from nsyskit.report.words import limit_sentences
 from nsyskit.units import human_bytes, human_ns, human_share, printable
 
-_MAY_LACK: Final = frozenset({"startup", "layers", "depth", "roles", "several_gpus"})
-"""Nothing is missing where a trace has none of them: it begins later, or holds no decode step."""
-
 _LEVEL_STYLE: Final = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -41,11 +38,6 @@ def bounds(report: Report) -> Text:
         return Text("")
     best = ", ".join(f"{bound.part} {bound.max_speedup:.2f}×" for bound in helpful[:3])
     return Text(f"At most, without that part of idle time: {best}", style="dim")
-
-
-def absent(report: Report) -> list[str]:
-    """The sections that a reader may look for in vain: asked for, and not in the trace."""
-    return sorted(name for name, result in report.sections.items() if result is None and name not in _MAY_LACK)
 
 
 @block_of.register

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import polars as pl
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -11,7 +9,7 @@ from rich.text import Text
 from nsyskit.analysis.program import ProgramResult
 from nsyskit.analysis.startup import StartupResult
 from nsyskit.report.text.layout import Columns, Layout, block_of, known, number, table
-from nsyskit.report.words import start_sentence
+from nsyskit.report.words import START_PARTS, start_sentence
 from nsyskit.units import human_bytes, human_ns, printable
 
 
@@ -58,14 +56,3 @@ def _startup(result: StartupResult, layout: Layout) -> RenderableType | None:
         told = ", ".join(f"{name} at {ms:,.1f} ms" for name, ms in result.milestones.rows())
         blocks.append(Text(printable(f"The program's log, on its own clock: {told}")))
     return Group(*blocks)
-
-
-START_PARTS: Final = {
-    "program": "before the first CUDA call",
-    "driver": "driver: context, modules, memory",
-    "upload": "loading the weights onto the GPU",
-    "prepare": "until the first step",
-    "warm_up": "warm-up",
-    "wait": "waiting for work",
-    "first_token": "the first prompt, to its first token",
-}

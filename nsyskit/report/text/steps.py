@@ -13,6 +13,7 @@ from nsyskit.analysis.depth import DepthResult
 from nsyskit.analysis.devices import BUSY_PARTS
 from nsyskit.analysis.step_costs import LEDGER_PARTS, PhaseCost, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
+from nsyskit.report.names import shortened
 from nsyskit.report.text.layout import (
     SMALL_SHARE,
     Columns,
@@ -22,7 +23,6 @@ from nsyskit.report.text.layout import (
     indented,
     known,
     ledger_block,
-    shortened,
     table,
 )
 from nsyskit.report.words import growth_sentences, prompt_sentence

@@ -7,11 +7,11 @@ from nsyskit.analysis.gaps import DeviceGaps, GapsResult
 from nsyskit.analysis.host_functions import DeviceHostFunctions, HostFunctionsResult
 from nsyskit.analysis.timeline import gpu_label
 from nsyskit.report.figures import drawing
+from nsyskit.report.names import chain
 from nsyskit.report.page.elements import NOTHING, Html, join, tag, text
 from nsyskit.report.page.names import cut, operation
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, Row, count, ns, share, table, words
-from nsyskit.report.text import chain
 from nsyskit.units import human_ns, human_share
 
 

@@ -11,7 +11,7 @@ from nsyskit.report.page.elements import NOTHING, Html, join, tag
 from nsyskit.report.page.names import operation
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, count, decimal, ns, share, size, table, words
-from nsyskit.report.text import TITLES
+from nsyskit.report.words import TITLES
 
 
 @block.register

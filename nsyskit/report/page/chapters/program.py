@@ -7,8 +7,7 @@ from nsyskit.analysis.startup import StartupResult
 from nsyskit.report.page.elements import NOTHING, Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Row, decimal, ns, size, table, words
-from nsyskit.report.text import START_PARTS
-from nsyskit.report.words import start_sentence
+from nsyskit.report.words import START_PARTS, start_sentence
 from nsyskit.units import human_ns
 
 

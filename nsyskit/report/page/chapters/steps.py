@@ -10,11 +10,11 @@ import polars as pl
 from nsyskit.analysis.step_costs import COUNTS, LEDGER_PARTS, StepsResult
 from nsyskit.analysis.step_detail import StepDetail
 from nsyskit.report.figures import drawing
+from nsyskit.report.names import shortened
 from nsyskit.report.page.bars import phase_bar
 from nsyskit.report.page.elements import Html, join, note, tag, text
 from nsyskit.report.page.sections import Sections, block
 from nsyskit.report.page.tables import Column, Row, count, decimal, ns, size, table, words
-from nsyskit.report.text import shortened
 from nsyskit.report.words import PARTS, prompt_sentence
 from nsyskit.units import human_bytes, human_count, human_ns
 
@@ -71,8 +71,8 @@ def _slowest(result: StepsResult) -> Html:
 
 def _slow_steps(result: StepsResult) -> Html:
     """A fold a slow step; a click on the step in the figure opens it."""
-    slow = set(result.slowest["index"])
-    steps = {row["index"]: row for row in result.steps.iter_rows(named=True) if row["index"] in slow}
+    slow = result.steps.join(result.slowest, on="index", how="semi")
+    steps = {row["index"]: row for row in slow.iter_rows(named=True)}
     folds = [
         _fold(steps[row["index"]], row, result.steps)
         for row in result.slowest.iter_rows(named=True)
