@@ -291,6 +291,18 @@ def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
 
 def covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
     """How many ns of a merged frame lie before each instant: Int64, in the order of ``instants``."""
+    if merged.height <= PIECE_ROWS or not instants.is_sorted():
+        return _covered_before(instants, merged)
+    found, upto, done = [], 0, 0
+    for piece in merged.iter_slices(PIECE_ROWS):
+        done_before, done = done, int(instants.search_sorted(piece.item(-1, "end_ns"), side="left"))
+        found.append(_covered_before(instants.slice(done_before, done - done_before), piece) + upto)
+        upto += length(piece)
+    beyond = pl.repeat(upto, len(instants) - done, dtype=pl.Int64, eager=True).alias("before")
+    return pl.concat([*found, beyond]).rechunk()
+
+
+def _covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
     rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
     found = count_upto(rows.get_column("start_ns"), instants).alias("found") - 1
     at = pl.DataFrame([instants.alias("instant"), found]).with_columns(pl.when(pl.col("found") >= 0).then("found"))

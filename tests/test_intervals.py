@@ -35,13 +35,13 @@ def merged(instants_: set[int]) -> list[tuple[int, int]]:
     return list(zip(starts, ends, strict=True))
 
 
-@pytest.fixture(autouse=True, scope="module", params=[0, 4_096], ids=["walked", "searched"])
-def both_ways_of_counting(request):
-    """Sorted columns are walked side by side or searched, by their size: both are tested on small ones."""
-    usual = iv._MANY
-    iv._MANY = request.param
+@pytest.fixture(autouse=True, scope="module", params=[(0, 99), (99, 99), (99, 2)], ids=["walked", "searched", "pieces"])
+def ways_of_large_frames(request):
+    """Sorted columns are walked side by side or searched, whole or in pieces, by their size: tested on small ones."""
+    usual = iv._MANY, iv.PIECE_ROWS
+    iv._MANY, iv.PIECE_ROWS = request.param
     yield
-    iv._MANY = usual
+    iv._MANY, iv.PIECE_ROWS = usual
 
 
 # --- by hand
@@ -136,6 +136,20 @@ def test_partition_splits_further_by_a_busy_set():
 def test_covered_ns_counts_per_query():
     queries = frame((0, 10), (3, 4), (4, 6), (5, 5), (8, 9), (-9, 0))
     assert iv.covered_ns(queries, frame((1, 3), (5, 8))).to_list() == [5, 0, 1, 0, 0, 0]
+
+
+def test_covered_before_counts_up_to_each_instant():
+    times = pl.Series([0, 1, 2, 3, 6, 8, 9, 20])
+    assert iv.covered_before(times, frame((1, 3), (5, 8), (9, 10))).to_list() == [0, 0, 1, 2, 3, 5, 5, 6]
+    assert iv.covered_before(times, NOTHING).to_list() == [0] * 8
+
+
+def test_the_neighbourhood_is_what_meets_a_stretch_and_one_more_on_either_side():
+    rows = frame((0, 1), (2, 3), (4, 6), (7, 8), (9, 10))
+    assert iv.neighbourhood(rows, 5, 6).rows() == [(2, 3), (4, 6), (7, 8)]
+    assert iv.neighbourhood(rows, 3, 4).rows() == [(2, 3), (4, 6)]  # neither holds an instant of it
+    assert iv.neighbourhood(rows, 20, 30).rows() == [(9, 10)]
+    assert iv.neighbourhood(NOTHING, 3, 4).rows() == []
 
 
 def test_sweep_counts_open_rows():
@@ -250,6 +264,7 @@ def test_intersect_and_subtract_of_merged_sets(first, second):
     ours, theirs = frame(*merged(a)), frame(*merged(b))
     assert iv.intersect(ours, theirs).rows() == merged(a & b)
     assert iv.subtract(ours, theirs).rows() == merged(a - b)
+    assert iv.common(ours, theirs).rows() == merged(a & b)
     assert [part.rows() for part in iv.split(ours, theirs)] == [merged(a & b), merged(a - b)]
 
 
@@ -282,6 +297,8 @@ def test_covered_ns_of_each_query(queries, rows):
     covered = painted(rows)
     expected = [len(covered & painted([query])) for query in queries]
     assert iv.covered_ns(frame(*queries), frame(*merged(covered))).to_list() == expected
+    before = iv.covered_before(pl.Series(range(30), dtype=pl.Int64), frame(*merged(covered)))
+    assert before.to_list() == [sum(ns < at for ns in covered) for at in range(30)]
 
 
 @given(spans, instants, instants)

@@ -27,7 +27,7 @@ from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.threads import PARTS, thread_name
 from nsyskit.analysis.windows import default_window, window_gpu
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import selected
+from nsyskit.frames import selected, summed
 from nsyskit.ggml.decode import parse_name
 from nsyskit.intervals import (
     assign,
@@ -319,10 +319,17 @@ def _stream_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[t
     if len(streams) == 1:  # a single stream says what the GPU's own lane says
         return []
     kinds = [kind for kind in BUSY_PARTS if kind in ops["kind"].unique()]
+    kernels = pieces_over(trace, use, window)["kernel"]
+
+    def instants(kind: str, own: pl.Expr) -> pl.DataFrame:
+        if kind == "kernel" and not any(summed(ops, ((pl.col("kind") == kind) & ~own).sum())):
+            return kernels  # they run on this stream alone, as nearly always
+        return _merged(ops, own & (pl.col("kind") == kind))
+
     return [
         (
             Lane(f"gpu{key}.stream{index}", label, "stream", ()),
-            _by_first((kind, _merged(ops, own & (pl.col("kind") == kind))) for kind in kinds),
+            _by_first((kind, instants(kind, own)) for kind in kinds),
         )
         for index, (label, own) in enumerate(streams)
     ]

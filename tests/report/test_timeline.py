@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from tiny_trace import PID, TID, api, graph, kernel, memcpy, open_tiny, os_call
 
-from nsyskit.analysis.causes import CAUSES
+from nsyskit.analysis.causes import CAUSES, whole_window
 from nsyskit.analysis.devices import BUSY_PARTS, devices
 from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.threads import PARTS, threads
@@ -183,6 +183,7 @@ class TestLandmarks:
         steps = find_steps(trace).steps
         prefill = steps.filter(pl.col("phase") == "prefill").sort("begin_ns")["begin_ns"][0]
         assert marks[2].window.start_ns < prefill < marks[2].window.end_ns
+        assert marks[2].window.start_ns == whole_window(trace).start_ns  # nothing was recorded before
 
     def test_a_trace_without_a_time(self, tmp_path):
         with pytest.raises(MissingTableError):
