@@ -132,6 +132,7 @@ def launch_pairs(trace: Trace, window: Window, columns: Sequence[str] = tuple(PA
     return selected(_kernels(trace), _in(window), **{name: PAIR[name] for name in columns})
 
 
+@once_per_trace
 def _kernels(trace: Trace) -> pl.DataFrame:
     """``op_calls``, and whether each is the first kernel of its call: of a replay, nearly all are not."""
     ops = op_calls(trace)
