@@ -17,7 +17,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import clip, intersect, length, overlap_ns, span, union
+from nsyskit.intervals import clip, common, length, overlap_ns, span, union
 from nsyskit.trace import Trace, Window
 
 PARTS: Final = (*THREAD_PARTS, "host")
@@ -85,18 +85,13 @@ def _split(
     total, over_busy = {}, {}
     earlier: list[pl.DataFrame] = []
     for part, own in layers.items():
-        taken = union(pl.concat([span(0, 0), *(_common(own, other) for other in earlier)]))
+        taken = union(pl.concat([span(0, 0), *(common(own, other) for other in earlier)]))
         total[part] = length(own) - length(taken)
         over_busy[part] = _inside(own, busy) - _inside(taken, busy)
         earlier.append(own)
     host = window.dur_ns - sum(total.values())
     host_busy = _inside(span(window.start_ns, window.end_ns), busy) - sum(over_busy.values())
     return total | {"host": host}, over_busy | {"host": host_busy}
-
-
-def _common(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """What both merged frames cover; the longer one is only searched."""
-    return intersect(one, other) if one.height < other.height else intersect(other, one)
 
 
 def _inside(merged: pl.DataFrame, busy: pl.DataFrame) -> int:
