@@ -70,6 +70,8 @@ SECTIONS: Final[dict[str, Analysis]] = {
 }
 """Section -> analysis, in the order of computing."""
 
+_LONG: Final = frozenset({"steps", "threads"})
+"""Begun first: one takes longest, and others wait for what the other derives."""
 _BY_OUTPUT: Final = frozenset({"program", "startup", "depth", "steps"})
 _BY_CATALOGUE: Final = frozenset({"kernel_sum", "category_sum", "family_sum", "quant_sum"})
 
@@ -170,9 +172,12 @@ def analyze(
         # most of them start from goes first, side by side, or the first to need it would keep the others waiting.
         for derive in (find_steps, whole_pieces) if wanted - _PLAIN else ():
             pool.submit(derive, trace)
-        found = pool.map(lambda name: _or_none(runs[name], *_source(name, trace, window, shares)), runs)
+        begun = {
+            name: pool.submit(_or_none, runs[name], *_source(name, trace, window, shares))
+            for name in sorted(runs, key=lambda name: name not in _LONG)
+        }
         trusted = pool.submit(trust, trace, window=window)
-        sections = dict(zip(runs, found, strict=True))
+        sections = {name: begun[name].result() for name in runs}
     told = [*trusted.result(), *program_notes(sections.get("program"))]
     notes = errors_first([*told, _FUSED] if shares is not None else told)
     judged = None
