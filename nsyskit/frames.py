@@ -17,7 +17,7 @@ PIECE_ROWS: Final = 131_072
 
 def with_literals(frame: pl.DataFrame) -> pl.DataFrame:
     """The same frame; a column of whole numbers that says the same in every row is held as that one value."""
-    return frame.with_columns(_constants([frame]).values())
+    return frame.with_columns(constants_of([frame]).values())
 
 
 def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
@@ -26,7 +26,7 @@ def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
     A column at a time: never more than one is there twice.
     """
     parts = list(pieces)
-    names, constants = parts[0].columns, _constants(parts)
+    names, constants = parts[0].columns, constants_of(parts)
     varying = [name for name in names if name not in constants] or names  # literals alone do not tell the height
     columns = [pl.concat([part.drop_in_place(name) for part in parts], rechunk=True) for name in varying]
     return pl.DataFrame(columns).with_columns(constants.values()).select(names)
@@ -38,7 +38,7 @@ def by_time(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     Columns as in ``with_literals``. Rows of equal times stand in the order of their frames.
     """
     names, times = frames[0].columns, ("start_ns", "end_ns")
-    constants = {name: value for name, value in _constants(frames).items() if name not in times}
+    constants = {name: value for name, value in constants_of(frames).items() if name not in times}
     filled = [frame.drop(*constants) for frame in frames if frame.height] or [frames[0]]
     rows, *others = filled
     if others:
@@ -49,11 +49,11 @@ def by_time(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return rows.with_columns(constants.values()).select(names)
 
 
-def is_by_time(frame: pl.DataFrame, *, start: str = "start_ns", end: str = "end_ns") -> bool:
-    """Whether the rows are by ``start``, then by ``end``."""
-    if not frame[start].is_sorted():
+def is_by_time(frame: pl.DataFrame, *, end: str = "end_ns") -> bool:
+    """Whether the rows are by ``start_ns``, then by ``end``."""
+    if not frame["start_ns"].is_sorted():
         return False
-    same = pl.col(start) == pl.col(start).shift()
+    same = pl.col("start_ns") == pl.col("start_ns").shift()
     (descents,) = summed(frame, (same & (pl.col(end) < pl.col(end).shift())).sum(), before=1)
     return not descents
 
@@ -66,7 +66,7 @@ def kept(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
 
 def distinct(frame: pl.DataFrame) -> pl.DataFrame:
     """The distinct rows, in no order: a piece at a time, since hashing all of them at once takes memory by the row."""
-    constants = _constants([frame])
+    constants = constants_of([frame])
     varying = frame.drop(*constants)
     if not varying.width:
         return frame.head(1)
@@ -74,10 +74,15 @@ def distinct(frame: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(constants.values()).select(frame.columns)
 
 
-def selected(frame: pl.DataFrame, where: pl.Expr, **columns: pl.Expr) -> pl.DataFrame:
+def selected(frame: pl.DataFrame, where: pl.Expr, *names: str, **columns: pl.Expr) -> pl.DataFrame:
     """Columns of the rows for which a condition holds, in order, a piece at a time: nothing else of them is copied."""
-    pieces = [piece.filter(where).select(**columns) for piece in frame.iter_slices(PIECE_ROWS)]
-    return pl.concat(pieces).rechunk() if pieces else frame.select(**columns)
+    pieces = [piece.filter(where).select(*names, **columns) for piece in frame.iter_slices(PIECE_ROWS)]
+    return pl.concat(pieces).rechunk() if pieces else frame.select(*names, **columns)
+
+
+def marked(height: int, rows: pl.Series) -> pl.Series:
+    """Which of so many rows are named: Boolean. Bits are slow to set one by one, bytes are not."""
+    return pl.repeat(0, height, dtype=pl.UInt8, eager=True).scatter(rows, 1).cast(pl.Boolean)
 
 
 def summed(frame: pl.DataFrame, *aggregates: pl.Expr, before: int = 0) -> tuple[Any, ...]:
@@ -91,7 +96,7 @@ def summed(frame: pl.DataFrame, *aggregates: pl.Expr, before: int = 0) -> tuple[
     return pl.concat([piece.select(numbered) for piece in pieces]).sum().row(0)
 
 
-def _constants(parts: Sequence[pl.DataFrame]) -> dict[str, pl.Expr]:
+def constants_of(parts: Sequence[pl.DataFrame]) -> dict[str, pl.Expr]:
     """The columns of whole numbers that say the same in every row of all parts: name -> literal."""
     numbers = cs.integer() | cs.boolean()
     lows, highs = (pl.concat([part.select(end) for part in parts]) for end in (numbers.min(), numbers.max()))

@@ -105,9 +105,7 @@ def thread_instants(trace: Trace, pid: int, tid: int) -> dict[str, pl.DataFrame]
     calls = api_calls(trace).select(*_SPAN, "pid", "tid").with_columns(call_classes(trace).alias("class"))
     os_calls = classified_os_calls(trace).select(calls.columns)
     return {
-        part: union(
-            selected(rows, own & (pl.col("class") == part), start_ns=pl.col("start_ns"), end_ns=pl.col("end_ns"))
-        )
+        part: union(selected(rows, own & (pl.col("class") == part), "start_ns", "end_ns"))
         for rows, parts in ((calls, ("sync", "submit", "cuda")), (os_calls, ("blocked", "os")))
         for part in parts
     }

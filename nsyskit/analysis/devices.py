@@ -113,7 +113,7 @@ def _kernels_overlap(trace: Trace, use: GpuUse) -> bool:
 
 
 def _of_kind(ops: pl.DataFrame, kind: str) -> pl.DataFrame:
-    return selected(ops, pl.col("kind") == kind, start_ns=pl.col("start_ns"), end_ns=pl.col("end_ns"))
+    return selected(ops, pl.col("kind") == kind, "start_ns", "end_ns")
 
 
 def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:

@@ -11,7 +11,7 @@ from nsyskit.analysis.launches import launched
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import HANDED_OVER, ROW, api_calls, api_names, gpu_tables, handing, matches, op_calls
 from nsyskit.analysis.steps import find_steps
-from nsyskit.frames import summed
+from nsyskit.frames import selected, summed
 from nsyskit.intervals import assign
 from nsyskit.trace import Trace
 
@@ -98,14 +98,14 @@ def _late(ops: pl.DataFrame, waits: pl.DataFrame, key: tuple[object, ...]) -> in
     own = (pl.col("pid") == pid) & (pl.col("context") == context) & pl.col("call").is_not_null()
     if stream != _WHOLE_CONTEXT:
         own &= pl.col("stream") == stream
-    awaited = ops.select("start_ns", row=pl.int_range(pl.len(), dtype=ROW)).filter(ops.select(own.alias("own"))["own"])
+    awaited = selected(ops.with_columns(at=pl.int_range(pl.len(), dtype=ROW)), own, "start_ns", "at")
     if awaited.is_empty():
         return 0
     after = awaited["start_ns"].search_sorted(waits["end_ns"], side="right")
     found = pl.repeat(value=False, n=waits.height, eager=True)
     for place in (after.cast(pl.Int64) - 1, after.cast(pl.Int64)):
         inside = place.is_between(0, awaited.height - 1)
-        near = ops[awaited["row"][place.clip(0, awaited.height - 1)]]
+        near = ops[awaited["at"][place.clip(0, awaited.height - 1)]]
         submitted = (near["tid"] == waits["tid"]) & (near["call_start_ns"] < waits["start_ns"])
         unfinished = near["end_ns"] > waits["end_ns"] + _TOLERANCE_NS
         found |= inside & submitted.fill_null(value=False) & unfinished

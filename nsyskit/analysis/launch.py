@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from nsyskit.analysis.launches import LAUNCH, launched, rows_named, within
+from nsyskit.analysis.launches import GRAPH_LAUNCH, LAUNCH, launched, rows_named, within
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import api_names, gpu_ops, handing, op_calls
 from nsyskit.analysis.windows import default_window
@@ -17,7 +17,7 @@ from nsyskit.frames import selected, summed
 from nsyskit.trace import Trace, Window
 
 GRAPH_CALLS: Final = {
-    "launches": "^(cuda|cu)GraphLaunch",
+    "launches": GRAPH_LAUNCH,
     "captures": "^(cuda|cu)StreamEndCapture",
     "instantiations": "^(cuda|cu)GraphInstantiate",
     "updates": "^(cuda|cu)GraphExec.*Update|^(cuda|cu)GraphExecUpdate",

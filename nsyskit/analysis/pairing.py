@@ -14,7 +14,7 @@ import polars as pl
 from nsyskit.analysis.calls import classify_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.frames import by_time, distinct, kept, with_literals
+from nsyskit.frames import by_time, distinct, kept, marked, with_literals
 from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
@@ -67,9 +67,7 @@ def gpu_tables(trace: Trace) -> dict[str, pl.LazyFrame]:
 @once_per_trace
 def handing(trace: Trace) -> pl.Series:
     """For each row of ``api_calls`` whether it handed over an operation that the trace holds."""
-    calls = gpu_ops(trace)["call"].drop_nulls()
-    marks = pl.repeat(0, api_calls(trace).height, dtype=pl.UInt8, eager=True)  # bits are slow to set one by one
-    return marks.scatter(calls, 1).cast(pl.Boolean).alias("handing")
+    return marked(api_calls(trace).height, gpu_ops(trace)["call"].drop_nulls()).alias("handing")
 
 
 def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:

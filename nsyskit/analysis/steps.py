@@ -12,11 +12,11 @@ confidence of a step, not for its borders.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
-from nsyskit.analysis.causes import classified_os_calls
+from nsyskit.analysis.causes import thread_instants
 from nsyskit.analysis.forward_passes import forward_passes, n_outputs, n_vocab
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import calls_named, captures
@@ -183,7 +183,7 @@ def _forward_ends(passes: pl.DataFrame, waits: pl.DataFrame) -> pl.Series:
     ).to_series()  # fmt: skip
 
 
-def _with_requests(trace: Trace, key: tuple[object, ...], steps: pl.DataFrame) -> pl.DataFrame:
+def _with_requests(trace: Trace, key: tuple[Any, ...], steps: pl.DataFrame) -> pl.DataFrame:
     """Steps with their ``request``; the last of one ends with its forward pass.
 
     An idle wait for work ends a request: most of the time to the next step is spent in a blocking OS call. Without the
@@ -193,7 +193,7 @@ def _with_requests(trace: Trace, key: tuple[object, ...], steps: pl.DataFrame) -
     usual = float((pauses["end_ns"] - pauses["start_ns"]).median() or 0)  # type: ignore[arg-type]
     pause = pl.col("end_ns") - pl.col("forward_end_ns")
     if trace.meta.sources.get("osrt", False):
-        waiting = pl.lit(covered_ns(pauses, _blocked(trace, key)))
+        waiting = pl.lit(covered_ns(pauses, thread_instants(trace, *key)["blocked"]))
         idle = (pause > _MIN_IDLE_NS) & (pause > 3 * usual) & (waiting >= pause - waiting)
     else:
         idle = pause > 20 * max(usual, _MIN_IDLE_NS)
@@ -202,10 +202,6 @@ def _with_requests(trace: Trace, key: tuple[object, ...], steps: pl.DataFrame) -
         request=pl.col("last_of_request").shift(1, fill_value=False).cum_sum().cast(pl.Int64),
         end_ns=pl.when("last_of_request").then("forward_end_ns").otherwise("end_ns"),
     )
-
-
-def _blocked(trace: Trace, key: tuple[object, ...]) -> pl.DataFrame:
-    return union(classified_os_calls(trace).filter(of_thread(key) & (pl.col("class") == "blocked")))
 
 
 def _described(trace: Trace, key: tuple[object, ...], steps: pl.DataFrame) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
 from nsyskit.analysis.pairing import ROW, matches, op_calls
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import selected
+from nsyskit.frames import constants_of, selected
 from nsyskit.trace import Trace, Window
 
 DURATION_COLUMNS: Final = (
@@ -115,8 +115,8 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
     keys = ["pid", "tid", "device", "api_id", "kernel_id"]
     pairs = _pairs(trace, window)
-    constant = pairs.select((pl.col(keys).min() == pl.col(keys).max()) & (pl.col(keys).null_count() == 0))
-    varying = [key for key in keys if not constant.item(0, key)] or keys  # one key is grouped by much faster than five
+    constants = constants_of([pairs.select(keys)])
+    varying = [key for key in keys if key not in constants] or keys  # one key is grouped by much faster than five
     rows = pairs.group_by(varying).agg(
         *(pl.col(key).first() for key in keys if key not in varying),
         pl.col("total").sum().alias("sum_ns"),

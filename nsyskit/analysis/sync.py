@@ -26,7 +26,7 @@ from nsyskit.analysis.pairing import (
 from nsyskit.analysis.threads import fed_busy, threads
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import kept, selected
+from nsyskit.frames import kept, marked, selected
 from nsyskit.intervals import covered_ns
 from nsyskit.trace import Trace, Window
 
@@ -233,7 +233,7 @@ def _is_upload(trace: Trace) -> pl.Series:
     labels = trace.memcpys.select("label").collect()["label"]
     places = (ops["kind"] == "memcpy").arg_true()
     uploads = places.filter(labels[ops["row"][places]] == "HtoD")
-    return pl.repeat(0, ops.height, dtype=pl.UInt8, eager=True).scatter(uploads, 1).cast(pl.Boolean).alias("upload")
+    return marked(ops.height, uploads).alias("upload")
 
 
 def _reaches(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> pl.Series:
@@ -262,7 +262,7 @@ def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> l
     frames = []
     for place, waits in syncs.group_by(_PLACES):
         known = [pl.col(name) == value for name, value in zip(_PLACES, place, strict=True) if value is not None]
-        there = selected(ops, pl.all_horizontal(among, *known), at=pl.col("at"), end_ns=pl.col("end_ns"))
+        there = selected(ops, pl.all_horizontal(among, *known), "at", "end_ns")
         if not there["at"].is_sorted():  # a stream's operations run in the order in which they were handed over
             there = there.sort("at")
         there = there.select("at", pl.col("end_ns").cum_max())

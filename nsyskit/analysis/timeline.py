@@ -310,7 +310,7 @@ def _by_first(layers: Iterable[tuple[str, pl.DataFrame]]) -> Parts:
 
 def _merged(rows: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:
     """The instants of the rows for which ``which`` holds."""
-    return union(selected(rows, which, start_ns=pl.col("start_ns"), end_ns=pl.col("end_ns")))
+    return union(selected(rows, which, "start_ns", "end_ns"))
 
 
 def _stream_lanes(trace: Trace, key: int, use: GpuUse, window: Window) -> list[tuple[Lane, Parts]]:

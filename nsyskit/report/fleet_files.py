@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict
-from importlib import resources
 from typing import Any, Final
 
 import polars as pl
@@ -13,6 +12,7 @@ import polars as pl
 from nsyskit import __version__
 from nsyskit.fleet.result import Duplicate, Failure, FleetResult, Outlier
 from nsyskit.report.fleet_words import HEADLINES, outlier_sentence
+from nsyskit.report.schemas import shipped_schema
 
 SCHEMA: Final = "nsyskit.fleet/1"
 
@@ -49,9 +49,7 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the document, shipped with the package."""
-    text = resources.files("nsyskit.report").joinpath("fleet.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    return shipped_schema("fleet")
 
 
 def render_json(result: FleetResult) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from io import StringIO
 from typing import Any
 
@@ -14,6 +13,8 @@ from rich.text import Text
 from nsyskit.analysis.devices import DevicesResult
 from nsyskit.analysis.ranks import Rank, RanksResult
 from nsyskit.report.json import section
+from nsyskit.report.json.plain import span
+from nsyskit.report.schemas import shipped_schema
 from nsyskit.report.several_gpus import counted
 from nsyskit.report.text import Layout, block_of
 from nsyskit.units import human_ns, human_share, printable
@@ -23,9 +24,7 @@ SCHEMA = "nsyskit.ranks/1"
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the document, shipped with the package."""
-    text = resources.files("nsyskit.report").joinpath("ranks.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    return shipped_schema("ranks")
 
 
 def document(result: RanksResult) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def document(result: RanksResult) -> dict[str, Any]:
     window = result.window
     return {
         "schema": SCHEMA,
-        "window": {"kind": window.kind, "start_ns": window.start_ns, "end_ns": window.end_ns},
+        "window": span(window),
         "clock": result.clock,
         "uncertainty_ns": result.uncertainty_ns,
         "ranks": [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from typing import Any
 
 from nsyskit.analysis.analyze import Report
@@ -13,6 +12,7 @@ from nsyskit.analysis.threads import ThreadsResult
 from nsyskit.report.json import calls, program, steps  # noqa: F401 - they register their results
 from nsyskit.report.json.gpus import add_gaps, add_host_functions
 from nsyskit.report.json.plain import rows, section, span
+from nsyskit.report.schemas import shipped_schema
 from nsyskit.trace import TraceMeta, Window
 
 __all__ = ["SCHEMA", "document", "json_schema", "render_json", "section"]
@@ -23,9 +23,7 @@ _OF_STEPS = frozenset({"steps", "phases"})
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the document, shipped with the package."""
-    text = resources.files("nsyskit.report").joinpath("analysis.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    return shipped_schema("analysis")
 
 
 def render_json(report: Report) -> str:
