@@ -32,7 +32,8 @@ from tests.fuzz.traces import assert_no_formula, assert_no_script, assert_printa
 DEMO = Path(__file__).parents[1] / "traces" / "demo" / "trace.sqlite"
 CORPUS = sorted((Path(__file__).parent / "fuzz" / "corpus").glob("*.gz"))
 SHARE = {"sqlite-bytes": 12, "sqlite-rows": 12, "sqlite-many": 2, "parquet": 8, "gguf": 150, "logs": 100, "rules": 60,
-         "runs": 10, "history": 25, "columns": 10, "fleet-inputs": 40, "fleet-parts": 6, "recipes": 15}  # fmt: skip
+         "runs": 10, "history": 25, "columns": 10, "fleet-inputs": 40, "fleet-parts": 6, "recipes": 15,
+         "pages": 60}  # fmt: skip
 
 
 def said(*arguments: object) -> tuple[int, str]:

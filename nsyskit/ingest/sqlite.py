@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import adbc_driver_manager as adbc
@@ -25,12 +26,34 @@ from nsyskit.frames import PIECE_ROWS, joined
 from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
+T = TypeVar("T")
+
 MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _RANGE_ROWS: Final = 100_000
+_LEAST_ROW: Final = 16
+"""Bytes that a row takes, if not more."""
 _BATCH_ROWS: Final = 16_384
 _EXACT: Final = 2.0**53
 _REEXPORT: Final = "export it again with `nsys export --type sqlite --force-overwrite true REPORT.nsys-rep`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A table: the page that its rows are found from, its columns, and at which place of a record each lies.
+
+    Not so the key, which may be the id of the row. Where there are computed columns nothing is known of places.
+    """
+
+    root: int
+    columns: set[str] = field(default_factory=set)
+    fields: dict[str, int] = field(default_factory=dict)
+    computed: set[str] = field(default_factory=set)
+
+    def places(self, columns: Sequence[str]) -> dict[str, int] | None:
+        """Where in a record whole numbers of these columns lie; None where that cannot be told."""
+        known = columns and not self.computed and self.fields.keys() >= set(columns) - TEXT_COLUMNS == set(columns)
+        return {column: self.fields[column] for column in columns} if known else None
 
 
 class SqliteSource:
@@ -41,47 +64,79 @@ class SqliteSource:
         _check_whole(path)
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1"
         self._rows: dict[str, int] = {}
-        self._columns = self._read_catalogue()
-        if not self._columns.keys() & SIGNATURE_TABLES:
+        self._tables = self._read_catalogue()
+        if not self._tables.keys() & SIGNATURE_TABLES:
             raise TraceFormatError(
                 f"{path.name} is an SQLite file but no nsys export: it has none of nsys's tables",
                 hint="make one with `nsys export --type sqlite REPORT.nsys-rep`",
             )
 
     def table_names(self) -> frozenset[str]:
-        return frozenset(self._columns)
+        return frozenset(self._tables)
 
     def columns(self, table: str) -> frozenset[str]:
-        return self._columns.get(table, frozenset())
+        return frozenset(self._tables[table].columns) if table in self._tables else frozenset()
 
     def row_count(self, table: str) -> int:
-        if table not in self._columns:
+        if table not in self._tables:
             return 0
         if table not in self._rows:
             self._rows[table] = int(self._query(f"SELECT count(*) FROM {_quoted(table)}")[0][0] or 0)
         return self._rows[table]
 
     def has_rows(self, table: str) -> bool:
-        return table in self._columns and bool(self._query(f"SELECT 1 FROM {_quoted(table)} LIMIT 1"))
+        return table in self._tables and bool(self._query(f"SELECT 1 FROM {_quoted(table)} LIMIT 1"))
 
     def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
+        ranges = self._row_ranges(table)
+        found = self._from_pages(table, columns, shape) if ranges else None
+        return self._from_rows(table, columns, shape, ranges) if found is None else found
+
+    def _from_pages(self, table: str, columns: Sequence[str], shape: Shape) -> pl.DataFrame | None:
+        """A large table of whole numbers from the pages of the file; None where only SQLite can read it."""
+        fields = self._tables[table].places(columns)
+        if fields is None:
+            return None
+        from nsyskit.ingest.pages import NotPlainError, PageFile
+
+        try:
+            with PageFile(self.path) as file:
+                pieces = file.pieces(self._tables[table].root)
+                return self._in_parallel(table, pieces, lambda leaves: file.rows(leaves, fields), shape)
+        except (NotPlainError, OSError):
+            return None
+
+    def _from_rows(
+        self, table: str, columns: Sequence[str], shape: Shape, ranges: Sequence[tuple[int, int]]
+    ) -> pl.DataFrame:
         select = ", ".join(_selected(column) for column in columns)
         query = f"SELECT {select} FROM {_quoted(table)}"
-        ranges = self._row_ranges(table)
         queries = [f"{query} WHERE rowid BETWEEN {low} AND {high}" for low, high in ranges] or [query]
 
-        def piece(query: str) -> tuple[int, pl.DataFrame]:
-            # in one chunk, it lets go of the reader's buffers, which are larger
-            rows = self._fetch(query)
-            return rows.height, shape(_typed(rows, table, columns, self.path)).rechunk()
+        def fetch(query: str) -> pl.DataFrame:
+            return _typed(self._fetch(query), table, columns, self.path)
 
-        with ThreadPoolExecutor(max_workers=min(len(queries), os.cpu_count() or 1)) as pool:
-            heights, pieces = zip(*pool.map(piece, queries), strict=True)
+        return self._in_parallel(table, queries, fetch, shape)
+
+    def _in_parallel(
+        self, table: str, parts: Sequence[T], fetch: Callable[[T], pl.DataFrame], shape: Shape
+    ) -> pl.DataFrame:
+        """The parts of a table, fetched and shaped on several threads, as one frame."""
+
+        def piece(part: T) -> tuple[int, pl.DataFrame]:
+            # in one chunk, it lets go of the reader's buffers, which are larger
+            rows = fetch(part)
+            return rows.height, shape(rows).rechunk()
+
+        with ThreadPoolExecutor(max_workers=min(len(parts), os.cpu_count() or 1)) as pool:
+            heights, pieces = zip(*pool.map(piece, parts), strict=True)
         self._rows[table] = sum(heights)
         return joined(pieces)
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
         """Ranges of row ids that together hold the table: one a core at least, each at most ``PIECE_ROWS`` ids."""
+        if self.path.stat().st_size < _RANGE_ROWS * _LEAST_ROW:
+            return []
         try:
             # one query for each end: asked for both at once, SQLite looks at every row
             low, high = (self._query(f"SELECT {end}(rowid) FROM {_quoted(table)}")[0][0] for end in ("min", "max"))
@@ -115,13 +170,18 @@ class SqliteSource:
         except (sqlite3.Error, UnicodeError) as error:
             raise self._damaged(error) from error
 
-    def _read_catalogue(self) -> dict[str, frozenset[str]]:
-        columns: dict[str, set[str]] = {}
-        for table, column in self._query(
-            "SELECT m.name, p.name FROM sqlite_master m, pragma_table_info(m.name) p WHERE m.type = 'table'"
+    def _read_catalogue(self) -> dict[str, _Stored]:
+        tables: dict[str, _Stored] = {}
+        for table, root, column, place, key, hidden in self._query(
+            "SELECT m.name, m.rootpage, p.name, p.cid, p.pk, p.hidden"
+            " FROM sqlite_master m, pragma_table_xinfo(m.name) p WHERE m.type = 'table'"
         ):
-            columns.setdefault(str(table), set()).add(str(column))
-        return {table: frozenset(names) for table, names in columns.items()}
+            stored = tables.setdefault(str(table), _Stored(root or 0))
+            stored.columns.add(str(column))
+            if not key:
+                stored.fields[str(column)] = place or 0
+            stored.computed.update([str(column)] if hidden else [])
+        return tables
 
     def _damaged(self, error: Exception) -> TraceFormatError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

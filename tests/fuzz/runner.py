@@ -31,13 +31,13 @@ Target = Callable[[Random, Path], None]
 
 
 def targets() -> dict[str, Target]:
-    from tests.fuzz import kept, texts, traces
+    from tests.fuzz import kept, pages, texts, traces
 
     return {
         "sqlite-bytes": traces.sqlite_bytes, "sqlite-rows": traces.sqlite_rows, "sqlite-many": traces.sqlite_many,
         "parquet": traces.parquet, "gguf": texts.gguf, "logs": texts.logs, "rules": texts.rules,
         "runs": kept.runs, "history": kept.history, "columns": kept.kept_columns, "fleet-inputs": kept.fleet_inputs,
-        "fleet-parts": kept.fleet_parts, "recipes": kept.recipes,
+        "fleet-parts": kept.fleet_parts, "recipes": kept.recipes, "pages": pages.pages,
     }  # fmt: skip
 
 

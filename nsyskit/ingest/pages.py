@@ -1,0 +1,243 @@
+"""Whole numbers of large SQLite tables, decoded from the pages of the file a column at a time.
+
+SQLite hands over one value after the other; with the driver behind it that is some 60 ns each, and once was a third of
+all the work on a large trace (``bench/README.md``). A page holds a hundred rows, whose values numpy finds and decodes
+together, in a fifth of the time.
+
+What a database file looks like is documented, and promised not to change: https://www.sqlite.org/fileformat2.html,
+"B-tree Pages" and "Record Format". Only what nsys writes millions of is read here: tables with row ids whose wanted
+columns hold whole numbers or NULL, in records that lie within their page and of which each has as many fields as the
+others beside it. Anything else, damage first of all, raises `NotPlainError`: SQLite reads such a table, and finds the
+words where it cannot be read. Tests hold every value against SQLite's own.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from nsyskit.frames import with_literals
+
+_Bytes = NDArray[np.uint8]
+_Ints = NDArray[np.int64]
+
+_HEADER_BYTES: Final = 100
+_LEAST_PAGE: Final = 512
+_PIECE_BYTES: Final = 4 << 20
+"""Pages decoded at once: their columns stay in a core's cache."""
+_SLACK: Final = 4_096
+"""Bytes after the last page, so that fields of a damaged record may be looked for beyond it."""
+_DEEPEST: Final = 20
+_LEAF, _INTERIOR = 13, 5
+_ONE_BYTE: Final = 0x80
+"""Smaller numbers are stored in a single byte."""
+_NULL: Final = 0
+_FLOAT: Final = 7
+_SAYS: Final = {8: 0, 9: 1}
+"""Types that are the number themselves."""
+_TEXT: Final = 12
+"""From this type on a field holds bytes or text."""
+_BYTES_OF: Final = np.array(
+    [0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0, *((code - _TEXT) // 2 for code in range(_TEXT, _ONE_BYTE))], dtype=np.int64
+)
+"""How long a field of each type is. 10 and 11 are not used."""
+
+
+class NotPlainError(Exception):
+    """The table is not one of those that are read here: ask SQLite."""
+
+
+class PageFile:
+    """A database file, open for reading pages of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        header = os.pread(self._file, _HEADER_BYTES, 0).ljust(_HEADER_BYTES, b"\x00")
+        stored = struct.unpack(">H", header[16:18])[0]
+        self.page_bytes = 65_536 if stored == 1 else max(stored, _LEAST_PAGE)
+        self._pages = os.fstat(self._file).st_size // self.page_bytes
+        self._reserved = header[20]
+        self._own = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._file)
+
+    def pieces(self, root: int) -> list[_Ints]:
+        """The numbers of a table's leaf pages in the order of its rows, in pieces to be read one at a time.
+
+        Raises:
+            NotPlainError: the table has no row ids, or its pages do not form a tree.
+        """
+        level = np.array([root], dtype=np.int64)
+        for _ in range(_DEEPEST):
+            if self._reserved or not len(level) <= self._pages or not 1 <= level.min() <= level.max() <= self._pages:
+                raise NotPlainError
+            if self._page(int(level[0]))[0] == _LEAF:
+                count = -(-len(level) * self.page_bytes // _PIECE_BYTES)
+                return np.array_split(level, count)
+            level = np.concatenate([_children(self._page(int(number))) for number in level])
+        raise NotPlainError
+
+    def rows(self, leaves: _Ints, fields: Mapping[str, int]) -> pl.DataFrame:
+        """The rows of some leaf pages: name -> Int64, of the named fields of their records.
+
+        Raises:
+            NotPlainError: a record holds something else.
+        """
+        try:
+            return _decoded(self._read(leaves), len(leaves), self.page_bytes, fields)
+        except IndexError as error:  # a field would lie far beyond its page
+            raise NotPlainError from error
+
+    def _page(self, number: int) -> _Bytes:
+        page = os.pread(self._file, self.page_bytes, (number - 1) * self.page_bytes)
+        if len(page) != self.page_bytes:
+            raise NotPlainError
+        return np.frombuffer(page, np.uint8)
+
+    def _read(self, leaves: _Ints) -> _Bytes:
+        """The pages one after the other, in memory that the thread uses again for the next ones."""
+        size = self.page_bytes
+        if not hasattr(self._own, "buffer") or len(self._own.buffer) < len(leaves) * size + _SLACK:
+            self._own.buffer = np.zeros(len(leaves) * size + _SLACK, np.uint8)
+        buffer: _Bytes = self._own.buffer
+        ends = [0, *(np.flatnonzero(np.diff(leaves) != 1) + 1).tolist(), len(leaves)]
+        for first, stop in pairwise(ends):
+            part = memoryview(buffer.data)[first * size : stop * size]
+            if os.preadv(self._file, [part], (int(leaves[first]) - 1) * size) != len(part):
+                raise NotPlainError
+        return buffer
+
+
+def _children(page: _Bytes) -> _Ints:
+    """The pages below an interior page, in order."""
+    cells, start = int(page[3]) << 8 | int(page[4]), 12
+    if page[0] != _INTERIOR or start + 2 * cells > len(page):
+        raise NotPlainError
+    places = page[start : start + 2 * cells].view(">u2").astype(np.int64)
+    if cells and places.max() + 4 > len(page):
+        raise NotPlainError
+    last = int(page[8:12].view(">u4")[0])
+    below = page[places[:, None] + np.arange(4)].view(">u4").astype(np.int64)
+    return np.append(below.ravel(), last)
+
+
+def _decoded(buffer: _Bytes, pages: int, page_bytes: int, fields: Mapping[str, int]) -> pl.DataFrame:
+    cells = _cells(buffer[: pages * page_bytes].reshape(pages, page_bytes))
+    if not len(cells):
+        return pl.DataFrame(schema=dict.fromkeys(fields, pl.Int64))
+    record_bytes, begin = _records(buffer, cells)
+    record_end, page_end = begin + record_bytes, (cells // page_bytes + 1) * page_bytes
+    if (record_bytes > page_bytes - 35).any() or (record_end > page_end).any():  # or it goes on elsewhere
+        raise NotPlainError
+    columns, end, whole = _columns(buffer, begin, fields)
+    if (end != record_end if whole else end > record_end).any():
+        raise NotPlainError
+    rows = pl.DataFrame(columns).select(*fields)
+    return with_literals(pl.concat([rows, rows.clear()], rechunk=True))  # a copy: numpy's memory serves the next piece
+
+
+def _cells(pages: _Bytes) -> _Ints:
+    """Where the rows of leaf pages lie, in their order."""
+    count, page_bytes = pages.shape
+    rows = pages[:, 3].astype(np.int64) << 8 | pages[:, 4]
+    most = int(rows.max())
+    if (pages[:, 0] != _LEAF).any() or 8 + 2 * most > page_bytes:
+        raise NotPlainError
+    within = np.ascontiguousarray(pages[:, 8 : 8 + 2 * most]).view(">u2").astype(np.int64)
+    there = np.arange(most) < rows[:, None]
+    if (within[there] >= page_bytes).any():
+        raise NotPlainError
+    places: _Ints = (within + page_bytes * np.arange(count)[:, None])[there]
+    return places
+
+
+def _records(buffer: _Bytes, cells: _Ints) -> tuple[_Ints, _Ints]:
+    """How long the record of each row is, and where it begins: behind its length and the row's id.
+
+    Both are stored in as many bytes as they need: the last has its highest bit clear.
+    """
+    first = _eight_bytes(buffer, cells)
+    record_bytes, two = first[:, 0].astype(np.int64), first[:, 0] >= _ONE_BYTE
+    begin = cells + 1
+    if two.any():
+        if (first[two, 1] >= _ONE_BYTE).any():
+            raise NotPlainError
+        record_bytes = np.where(two, (record_bytes & (_ONE_BYTE - 1)) << 7 | first[:, 1], record_bytes)
+        begin += two
+    row_id = _eight_bytes(buffer, begin)
+    begin += 1
+    more = row_id[:, 0] >= _ONE_BYTE
+    for at in range(1, 8):
+        if not more.any():
+            return record_bytes, begin
+        begin += more
+        more &= row_id[:, at] >= _ONE_BYTE
+    raise NotPlainError
+
+
+def _columns(buffer: _Bytes, begin: _Ints, fields: Mapping[str, int]) -> tuple[list[pl.Series], _Ints, bool]:
+    """The wanted fields of the records, where the last of them ends, and whether the record must end there, too.
+
+    A record begins with a header: its own length, then the type of each field. Most types are the same in all records,
+    so that most fields lie equally far behind what varies.
+    """
+    wanted, last = {field: name for name, field in fields.items()}, max(fields.values())
+    header_bytes = int(buffer[begin[0]])
+    if (buffer[begin] != header_bytes).any() or not last + 1 < header_bytes < _ONE_BYTE:
+        raise NotPlainError
+    columns, varying, common = [], begin + header_bytes, 0
+    for field in range(last + 1):
+        if field % 8 == 0:
+            types = _eight_bytes(buffer, begin + (1 + field))
+        code = types[:, field % 8]
+        low, high = int(code.min()), int(code.max())
+        if high >= _ONE_BYTE:
+            raise NotPlainError
+        if field in wanted:
+            columns.append(_column(buffer, varying + common, code, low, high).alias(wanted[field]))
+        if low == high:
+            common += int(_BYTES_OF[low])
+        else:
+            varying = varying + _BYTES_OF[code]
+    return columns, varying + common, header_bytes == last + 2
+
+
+def _column(buffer: _Bytes, places: _Ints, code: _Bytes, low: int, high: int) -> pl.Series:
+    """Whole numbers, highest byte first, as long as their types say; NULL, 0 and 1 have types of their own."""
+    if low == high and (low == _NULL or low in _SAYS):
+        return pl.repeat(_SAYS.get(low), len(code), dtype=pl.Int64, eager=True)
+    if high > max(_SAYS) or (code == _FLOAT).any():
+        raise NotPlainError
+    values = _eight_bytes(buffer, places).view(np.int64)[:, 0]
+    if sys.byteorder == "little":
+        values.byteswap(inplace=True)
+    if low == high:
+        values >>= 64 - 8 * int(_BYTES_OF[low])
+        return pl.Series(values)
+    values >>= np.minimum(64 - 8 * _BYTES_OF[code], 63)
+    for stands_for, value in _SAYS.items():
+        values[code == stands_for] = value
+    numbers = pl.Series(values)
+    return numbers if low != _NULL else pl.select(pl.when(pl.Series(code != _NULL)).then(numbers)).to_series()
+
+
+def _eight_bytes(buffer: _Bytes, places: _Ints) -> _Bytes:
+    """The eight bytes from each place on, a row each. Reading them as one number finds most of a row at once."""
+    words = np.ndarray((len(buffer) - 7,), "<u8", buffer, 0, (1,))
+    found: _Bytes = words[places].view(np.uint8).reshape(-1, 8)
+    return found
