@@ -80,6 +80,9 @@ def cli() -> None:
     """Where each token's time goes: Nsight Systems traces of llama.cpp, explained to the nanosecond."""
 
 
+_SWITCH_S = 0.0005
+
+
 def _speak_utf8() -> None:
     """Whatever the locale: a file or a pipe gets UTF-8, a terminal what it can show of it."""
     if isinstance(sys.stdout, TextIOWrapper):
@@ -92,8 +95,11 @@ def main() -> None:
     # Polars' allocator, read when polars is loaded. A process that ends soon gains nothing by handing pages back early,
     # and what one thread has freed, small or large, is to serve the next: one arena for all. What lies idle for five
     # seconds, while a large trace is read, is in pieces too small for what comes.
-    allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:0"
+    allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:20000,muzzy_decay_ms:0,thp:always"
     os.environ.setdefault("_RJEM_MALLOC_CONF", allocator)
+    # Threads that work on columns need the interpreter only for moments; one that computes in Python must not keep them
+    # from it for long.
+    sys.setswitchinterval(_SWITCH_S)
     _speak_utf8()
     try:
         cli()
