@@ -8,7 +8,7 @@ are exact, and no function loops over rows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
 
@@ -24,6 +24,8 @@ _start, _end = pl.col("start_ns"), pl.col("end_ns")
 _MANY: Final = 4_096
 _MANY_FOR: Final = 16
 """From so many instants on, and one for so many values, walking two sorted columns beats searching."""
+_A_QUERY: Final = 5_000
+"""For so many rows looking up one interval on its own takes as long as adding them up."""
 
 
 def span(start_ns: int, end_ns: int) -> pl.DataFrame:
@@ -69,22 +71,29 @@ def clip(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFram
 
     An empty row stays when its instant is in ``[window_start, window_end)``.
     """
-    first, latest, last = frame.select(_start.min().alias("first"), _start.max().alias("latest"), _end.max()).row(0)
-    if first is not None and window_start <= first and latest < window_end and last <= window_end:
-        return frame
-    inside = (_start < window_end) & ((_end > window_start) | (_start >= window_start))
-    return frame.filter(inside & pl.lit(window_start < window_end)).with_columns(
-        _start.clip(lower_bound=window_start), _end.clip(upper_bound=window_end)
-    )
+    if frame.is_empty() or window_start >= window_end:
+        return frame.clear()
+    starts, ends = frame.get_column("start_ns"), frame.get_column("end_ns")
+    if starts.is_sorted() and ends.is_sorted():  # nothing is copied but where an edge cuts a row
+        first = min(ends.search_sorted(window_start, side="right"), starts.search_sorted(window_start, side="left"))
+        rows = frame.slice(first, max(0, starts.search_sorted(window_end, side="left") - first))
+    else:
+        rows = frame.filter((_start < window_end) & ((_end > window_start) | (_start >= window_start)))
+    if rows.is_empty() or (rows["start_ns"].min() >= window_start and rows["end_ns"].max() <= window_end):  # type: ignore[operator]
+        return rows
+    return rows.with_columns(_start.clip(lower_bound=window_start), _end.clip(upper_bound=window_end))
 
 
 def complement(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFrame:
     """The part of the window that no row covers, merged: start_ns, end_ns."""
     busy = union(clip(frame, window_start, window_end))
-    edges = pl.Series("start_ns", [window_start]), pl.Series("end_ns", [window_end])
-    starts = pl.concat([edges[0], busy.get_column("end_ns").alias("start_ns")])
-    ends = pl.concat([busy.get_column("start_ns").alias("end_ns"), edges[1]])
-    return kept(pl.DataFrame([starts, ends], schema=SPAN), _start < _end)
+    if busy.is_empty():
+        return span(window_start, window_end)
+    starts = pl.concat([pl.Series("start_ns", [window_start]), busy.get_column("end_ns").alias("start_ns")])
+    ends = pl.concat([busy.get_column("start_ns").alias("end_ns"), pl.Series("end_ns", [window_end])])
+    # between merged rows there is always something; before the first and after the last there need not be
+    first, last = int(starts[0] == ends[0]), int(starts[-1] == ends[-1])
+    return pl.DataFrame([starts, ends], schema=SPAN).slice(first, len(starts) - first - last).rechunk()
 
 
 def intersect(rows: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
@@ -198,14 +207,26 @@ def partition(
 
 def covered_ns(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
     """For each row of ``queries``, how many of its ns a merged frame covers: Int64, in the order of ``queries``."""
+    if queries.is_empty() or merged.is_empty():
+        return pl.repeat(0, queries.height, dtype=pl.Int64, eager=True).alias("covered_ns")
     if queries.height == 1:
-        start_ns, end_ns = queries.select(_start, _end).row(0)
-        return pl.Series("covered_ns", [_covered_within(start_ns, end_ns, merged)], dtype=pl.Int64)
+        return pl.Series("covered_ns", [length(clip(merged, *queries.select(_start, _end).row(0)))])
+    if _are_few(queries, merged):
+        return _covered_one_by_one(queries, merged)
     return pl.concat([_covered(piece, near) for piece, near in _side_by_side(queries, merged)]).rechunk()
+
+
+def _are_few(queries: pl.DataFrame, merged: pl.DataFrame) -> bool:
+    """Whether to look up one query after the other: other ways add up all rows, these no more than that."""
+    if queries.height * _A_QUERY > merged.height:
+        return False
+    return length(queries) <= int(merged.item(-1, "end_ns")) - int(merged.item(0, "start_ns"))
 
 
 def overlap_ns(rows: pl.DataFrame, merged: pl.DataFrame) -> int:
     """How many ns of all rows together a merged frame covers."""
+    if rows.is_empty() or merged.is_empty():
+        return 0
     total = 0
     for piece, near in _side_by_side(rows, merged):
         # cutting rows that meet few others is faster than looking up both ends of each
@@ -215,18 +236,23 @@ def overlap_ns(rows: pl.DataFrame, merged: pl.DataFrame) -> int:
 
 
 def _covered(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
-    upto_end = covered_before(queries.get_column("end_ns"), merged)
-    return (upto_end - covered_before(queries.get_column("start_ns"), merged)).alias("covered_ns")
+    upto_start, upto_end = _covered_before_each([queries.get_column(edge) for edge in SPAN], merged)
+    return (upto_end - upto_start).alias("covered_ns")
 
 
-def _covered_within(start_ns: int, end_ns: int, merged: pl.DataFrame) -> int:
-    """How many ns between two instants a merged frame covers; most of it is neither copied nor looked at."""
+def _covered_one_by_one(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
+    """As `covered_ns`; of a merged frame only what the queries meet is looked at."""
     starts, ends = merged.get_column("start_ns"), merged.get_column("end_ns")
-    first, stop = ends.search_sorted(start_ns, side="right"), starts.search_sorted(end_ns, side="left")
-    if first >= stop:
-        return 0
-    before, after = max(0, start_ns - int(starts[first])), max(0, int(ends[stop - 1]) - end_ns)
-    return int(ends[first:stop].sum()) - int(starts[first:stop].sum()) - before - after
+    first = count_upto(ends, queries.get_column("start_ns"))
+    stop = count_before(starts, queries.get_column("end_ns"))
+    met = [(at, max(0, until - at)) for at, until in zip(first, stop, strict=True)]
+    whole = pl.Series([int(ends.slice(*rows).sum()) - int(starts.slice(*rows).sum()) for rows in met], dtype=pl.Int64)
+    last_row = merged.height - 1
+    before = queries.get_column("start_ns") - starts.gather(first.clip(0, last_row))
+    after = ends.gather((stop - 1).clip(0, last_row)) - queries.get_column("end_ns")
+    # of rows that reach beyond a query its part is taken off; where none is met, whole is 0
+    inside = whole - before.clip(lower_bound=0) - after.clip(lower_bound=0)
+    return pl.select(pl.when(first < stop).then(inside).otherwise(0).alias("covered_ns")).to_series()
 
 
 def sweep(frame: pl.DataFrame, window_start: int, window_end: int) -> pl.DataFrame:
@@ -291,20 +317,40 @@ def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
 
 def covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
     """How many ns of a merged frame lie before each instant: Int64, in the order of ``instants``."""
-    if merged.height <= PIECE_ROWS or not instants.is_sorted():
-        return _covered_before(instants, merged)
-    found, upto, done = [], 0, 0
+    (found,) = _covered_before_each([instants], merged)
+    return found
+
+
+def _covered_before_each(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
+    """As ``covered_before`` for each of some columns of instants; what is summed of a frame is summed once for all."""
+    if merged.height <= PIECE_ROWS or not all(instants.is_sorted() for instants in columns):
+        return _covered_before(columns, merged)
+    found: list[list[pl.Series]] = [[] for _ in columns]
+    upto, done = 0, [0] * len(columns)
     for piece in merged.iter_slices(PIECE_ROWS):
-        done_before, done = done, int(instants.search_sorted(piece.item(-1, "end_ns"), side="left"))
-        found.append(_covered_before(instants.slice(done_before, done - done_before), piece) + upto)
-        upto += length(piece)
-    beyond = pl.repeat(upto, len(instants) - done, dtype=pl.Int64, eager=True).alias("before")
-    return pl.concat([*found, beyond]).rechunk()
+        last = piece.item(-1, "end_ns")
+        stops = [int(instants.search_sorted(last, side="left")) for instants in columns]
+        within = [instants.slice(at, stop - at) for instants, at, stop in zip(columns, done, stops, strict=True)]
+        if any(map(len, within)):
+            for parts, before in zip(found, _covered_before(within, piece), strict=True):
+                parts.append(before + upto)
+        upto, done = upto + length(piece), stops
+    beyond = [
+        pl.repeat(upto, len(instants) - at, dtype=pl.Int64, eager=True).alias("before")
+        for instants, at in zip(columns, done, strict=True)
+    ]
+    return [pl.concat([*parts, rest]).rechunk() for parts, rest in zip(found, beyond, strict=True)]
 
 
-def _covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
+def _covered_before(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
     rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
-    found = count_upto(rows.get_column("start_ns"), instants).alias("found") - 1
+    starts = rows.get_column("start_ns")
+    found = [count_upto(starts, instants).alias("found") - 1 for instants in columns]
+    return [_upto(instants, rows, at) for instants, at in zip(columns, found, strict=True)]
+
+
+def _upto(instants: pl.Series, rows: pl.DataFrame, found: pl.Series) -> pl.Series:
+    """What is covered before each instant, by the row that is the last to begin before it."""
     at = pl.DataFrame([instants.alias("instant"), found]).with_columns(pl.when(pl.col("found") >= 0).then("found"))
     at = at.with_columns(pl.lit(rows.get_column(name)).gather("found").alias(name) for name in ("end_ns", "total"))
     unfinished = (_end - pl.col("instant")).clip(lower_bound=0)
@@ -322,13 +368,19 @@ def count_before(values: pl.Series, instants: pl.Series) -> pl.Series:
 
 
 def _count(values: pl.Series, instants: pl.Series, *, at_too: bool) -> pl.Series:
-    few = len(instants) < max(_MANY, len(values) // _MANY_FOR)
-    if few or instants.null_count() or not instants.is_sorted():
-        found = values.search_sorted(instants, side="right" if at_too else "left")
+    side: Literal["left", "right"] = "right" if at_too else "left"
+    ordered = len(instants) > 0 and not instants.null_count() and instants.is_sorted()
+    before = 0
+    if ordered and len(values) > _MANY:  # only what lies between the first and the last has to be looked at
+        before, until = (int(values.search_sorted(edge, side=side)) for edge in (instants[0], instants[-1]))
+        values = values.slice(before, until - before)
+    if not ordered or len(instants) < max(_MANY, len(values) // _MANY_FOR):
+        found = values.search_sorted(instants, side=side)
         # its own counts are unsigned and would wrap below zero
-        return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64)
+        return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64) + before
     # Two sorted columns are walked side by side in a third of the time that as many binary searches take.
     left = pl.DataFrame([instants.alias("at").set_sorted()])
-    right = pl.DataFrame([values.alias("at").set_sorted(), pl.int_range(1, len(values) + 1, eager=True).alias("count")])
+    counts = pl.int_range(before + 1, before + len(values) + 1, eager=True).alias("count")
+    right = pl.DataFrame([values.alias("at").set_sorted(), counts])
     found = left.join_asof(right, on="at", strategy="backward", allow_exact_matches=at_too).get_column("count")
-    return found.fill_null(0)
+    return found.fill_null(before)

@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsyskit import frames
-from nsyskit.frames import by_time, distinct, is_by_time, joined, kept, selected, summed, with_literals
+from nsyskit.frames import (
+    by_time,
+    distinct,
+    groups,
+    is_by_time,
+    joined,
+    kept,
+    packed,
+    selected,
+    summed,
+    unpacked,
+    with_literals,
+)
 
 NUMBER = st.one_of(st.none(), st.integers(0, 2))
 ROWS = st.lists(st.tuples(NUMBER, NUMBER, st.sampled_from(["x", "y"])), max_size=12)
@@ -94,3 +106,20 @@ def test_summed_looks_back_across_pieces(rows):
     frame = table(rows)
     same = (pl.col("text") == pl.col("text").shift()).sum()
     assert summed(frame, same, before=1) == frame.select(same).row(0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**30), st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1))), max_size=8))
+def test_packed_columns_come_out_again_and_no_two_alike(rows):
+    frame = pl.DataFrame(rows, schema={"high": pl.Int64, "low": pl.Int32}, orient="row")
+    both = frame.select(key=packed(pl.col("high"), pl.col("low")))
+    high, low = unpacked(pl.col("key"))
+    assert both.select(high=high, low=low).equals(frame)
+    assert both["key"].n_unique() == len(set(rows))
+
+
+@given(ROWS)
+def test_groups_are_all_rows_by_key_in_order(rows):
+    found = list(groups(table(rows), "a", "b"))
+    keys = list(dict.fromkeys((a, b) for a, b, _ in rows))
+    assert [key for key, _ in found] == keys
+    assert [own.rows() for _, own in found] == [[row for row in rows if row[:2] == key] for key in keys]

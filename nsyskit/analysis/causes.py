@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
@@ -17,7 +17,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes, gpu_ops, handing
 from nsyskit.frames import kept, selected
-from nsyskit.intervals import clip, complement, intersect, span, split, subtract, union, without
+from nsyskit.intervals import clip, complement, intersect, span, split, subtract, union
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
@@ -67,29 +67,25 @@ def _drivers(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
 
 @once_per_trace
 def _idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
-    idle = left = complement(busy_of(trace, use), window.start_ns, window.end_ns)
-    parts: dict[str, pl.DataFrame] = {}
-    for cause, layer in _layers(trace, use, window, idle):
-        whole = all(part.is_empty() for part in parts.values())
-        if cause == "dispatch" and whole:  # this layer lies within idle time
-            parts[cause], left = layer, without(left, layer)
-        else:
+    drivers = _drivers(trace, use, window)
+    inside = {part: _of_any(trace, drivers, part) for part in THREAD_PARTS}
+    calls = [inside[part] for part in ("submit", "sync", "cuda")]
+    parts = {"unknown": _unknown(trace, use, window, calls), "peer": _peer(trace, use, window)}
+    waits = _dispatch(trace, use, window) if all(part.is_empty() for part in parts.values()) else None
+    if waits is not None:
+        parts["dispatch"], left = waits
+    else:
+        left = _idle(trace, use, window)
+        for cause, layer in (parts | {"dispatch": union(_pending(trace, use, window))}).items():
             parts[cause], left = split(left, layer)
+    layers = inside | {"profiler": union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns))}
+    for cause in CAUSES[3:-1]:
+        parts[cause], left = split(left, layers[cause])
     return parts | {"host": left}
 
 
-def _layers(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Every cause but the last, in order, as merged instants; one at a time, since each may be large."""
-    drivers = _drivers(trace, use, window)
-    inside = {part: _of_any(trace, drivers, part) for part in THREAD_PARTS}
-    yield "unknown", _unknown(trace, use, window, idle, [inside[part] for part in ("submit", "sync", "cuda")])
-    yield "peer", _peer(trace, use, window)
-    yield "dispatch", _dispatch(trace, use, window, idle)
-    for part in ("submit", "sync", "cuda"):
-        yield part, inside[part]
-    yield "profiler", union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns))
-    for part in ("blocked", "os"):
-        yield part, inside[part]
+def _idle(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
+    return complement(busy_of(trace, use), window.start_ns, window.end_ns)
 
 
 def _of_any(trace: Trace, threads: pl.DataFrame, part: str) -> pl.DataFrame:
@@ -131,20 +127,27 @@ def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
     return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
 
 
-def _dispatch(trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame) -> pl.DataFrame:
-    """Instants at which an operation was handed over and had not begun, as far as they lie in ``idle``; merged.
+def _dispatch(trace: Trace, use: GpuUse, window: Window) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """The idle instants at which an operation was handed over and had not begun, and all others; both merged.
 
     No operation begins inside a gap, so what is pending there is what begins at its end or later: before each operation
     the GPU waits for it from the end of all before it, or from the first end of a call that handed it or a later one
-    over.
+    over. None where an operation took no time, which may begin inside a gap.
     """
     ops = ops_of(trace, use)
-    if (ops["start_ns"] == ops["end_ns"]).any():  # an operation that took no time may begin inside a gap
-        return intersect(idle, union(_pending(trace, use, window)))
-    done_before = pl.col("end_ns").cum_max().shift(fill_value=window.start_ns)
-    handed_over = pl.col("call_end_ns").fill_null(LATEST_NS).cum_min(reverse=True)
-    waits = ops.select(start_ns=pl.max_horizontal(done_before, handed_over), end_ns="start_ns")
-    return clip(waits.filter(pl.col("start_ns") < pl.col("end_ns")), window.start_ns, window.end_ns)
+    if (ops["start_ns"] == ops["end_ns"]).any():
+        return None
+    ends, over = ops["end_ns"], ops["call_end_ns"]
+    ends = ends if ends.is_sorted() else ends.cum_max()
+    if over.null_count() or not over.is_sorted():
+        over = over.fill_null(LATEST_NS).cum_min(reverse=True)
+    rows = ops.select("start_ns", done=ends.shift(fill_value=window.start_ns), over=over)
+    start, done, handed_over = pl.col("start_ns"), pl.col("done"), pl.col("over")
+    begins, until = pl.max_horizontal(done, handed_over), pl.min_horizontal(handed_over, start)
+    pending = selected(rows, begins < start, start_ns=begins, end_ns=start)
+    others = selected(rows, done < until, start_ns=done, end_ns=until)
+    others = pl.concat([others, span(ends[-1] if len(ends) else window.start_ns, window.end_ns)]).rechunk()
+    return clip(pending, window.start_ns, window.end_ns), clip(others, window.start_ns, window.end_ns)
 
 
 def _pending(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
@@ -168,9 +171,7 @@ def _peer(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
     return union(pl.concat(pieces)) if pieces else span(0, 0)
 
 
-def _unknown(
-    trace: Trace, use: GpuUse, window: Window, idle: pl.DataFrame, calls: Sequence[pl.DataFrame]
-) -> pl.DataFrame:
+def _unknown(trace: Trace, use: GpuUse, window: Window, calls: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Instants that this file cannot explain. ``calls`` are those of the threads that feed the GPU."""
     if api_calls(trace).is_empty():
         return span(window.start_ns, window.end_ns)
@@ -178,7 +179,7 @@ def _unknown(
     pieces = [clip(lost, window.start_ns, window.end_ns).select(_SPAN)]
     orphans = ops_of(trace, use).filter(pl.col("call").is_null())
     if not orphans.is_empty():
-        before_orphans = idle.filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
+        before_orphans = _idle(trace, use, window).filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
         pieces.append(subtract(before_orphans, union(pl.concat(calls))).select(_SPAN))
     return union(pl.concat(pieces))
 

@@ -8,8 +8,8 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import HANDED_OVER, ROW, blocking_copies, op_calls
-from nsyskit.analysis.steps import find_steps, op_steps
+from nsyskit.analysis.pairing import HANDED_OVER, ROW, blocking_copies, ops_of_kind
+from nsyskit.analysis.steps import find_steps, step_at
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.trace import Trace, Window
@@ -98,14 +98,14 @@ def _histogram(operations: pl.DataFrame) -> pl.DataFrame:
 
 @once_per_trace
 def copy_purposes(trace: Trace) -> pl.DataFrame:
-    """Copies (not memsets) in the order of ``op_calls``: ``row label bytes step purpose``.
+    """Copies (not memsets) in the order of ``ops_of_kind``: ``row label bytes step purpose``.
 
     ``weights``: uploads before the first step; ``input``: uploads of a step's opening and of other devices' user
     inputs; ``logits``: DtoH after a step's last launch, a multiple of 4 bytes times the vocabulary; ``split``: between
     GPUs; ``weights_streamed``: uploads of a MB and more within a step that are no inputs.
     """
-    ops = op_calls(trace).select("kind", "row", op_steps(trace), at=HANDED_OVER)
-    copies = ops.filter(pl.col("kind") == "memcpy").drop("kind")
+    ops = ops_of_kind(trace, "memcpy")
+    copies = ops.select("row", step_at(trace, ops, HANDED_OVER), at=HANDED_OVER)
     facts = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()[copies["row"]]
     found = find_steps(trace)
     rows = copies.hstack(facts)

@@ -9,11 +9,12 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.causes import CAUSES, causes_over, whole_window
-from nsyskit.analysis.gpus import GpuUse, gpu_uses, ops_of
+from nsyskit.analysis.gpus import GpuUse, gpu_uses
 from nsyskit.analysis.memo import once_per_trace
+from nsyskit.analysis.pairing import gpu_tables
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import selected, summed
+from nsyskit.frames import kept
 from nsyskit.intervals import clip, length, overlap_ns, span, split, union
 from nsyskit.trace import Trace, Window
 
@@ -92,12 +93,12 @@ def whole_pieces(trace: Trace) -> None:
 
 @once_per_trace
 def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
-    ops = clip(ops_of(trace, use).select("start_ns", "end_ns", "kind"), window.start_ns, window.end_ns)
+    ops = {kind: clip(_of_kind(trace, use, kind), window.start_ns, window.end_ns) for kind in BUSY_PARTS}
     pieces: dict[str, pl.DataFrame] = {}
-    covered = ops.clear().select("start_ns", "end_ns")
-    left = ops["kind"].n_unique()
+    covered = span(0, 0)
+    left = sum(not own.is_empty() for own in ops.values())
     for kind in BUSY_PARTS:
-        own = union(_of_kind(ops, kind))
+        own = union(ops[kind])
         pieces[kind] = own if covered.is_empty() else split(own, covered)[1]
         left -= not own.is_empty()
         if left > 0 and not own.is_empty():  # the union of all would not be looked at
@@ -107,20 +108,20 @@ def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Data
 
 @once_per_trace
 def _kernels_overlap(trace: Trace, use: GpuUse) -> bool:
-    took = (pl.col("end_ns") - pl.col("start_ns")).filter(pl.col("kind") == "kernel").sum()
-    (total,) = summed(ops_of(trace, use), took)
-    return bool(total != length(_busy_pieces(trace, use, whole_window(trace))["kernel"]))
+    return length(_of_kind(trace, use, "kernel")) != length(_busy_pieces(trace, use, whole_window(trace))["kernel"])
 
 
-def _of_kind(ops: pl.DataFrame, kind: str) -> pl.DataFrame:
-    return selected(ops, pl.col("kind") == kind, "start_ns", "end_ns")
+def _of_kind(trace: Trace, use: GpuUse, kind: str) -> pl.DataFrame:
+    """When operations of a kind ran: ``start_ns end_ns`` by start."""
+    rows = gpu_tables(trace)[kind].select("start_ns", "end_ns", "pid", "device").collect()
+    return kept(rows, use.matches()).select("start_ns", "end_ns")
 
 
 def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:
     """By how much the durations of kernels exceed the time that kernels ran."""
     if not _kernels_overlap(trace, use):
         return 0
-    kernels = _of_kind(ops_of(trace, use), "kernel")
+    kernels = _of_kind(trace, use, "kernel")
     return overlap_ns(kernels, inside) - overlap_ns(inside, union(kernels))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final
 
 import polars as pl
@@ -13,12 +14,18 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
+from nsyskit.frames import PIECE_ROWS
 from nsyskit.ggml.decode import parse_name
 from nsyskit.intervals import complement, covered_ns
 from nsyskit.trace import Trace, Window
 
 HIST_EDGES_NS: Final = (1_000, 5_000, 50_000, 500_000, 5_000_000)
 """Kernel boundary, launch-bound, host round trip, stall: edges of the histogram of gap lengths."""
+_LO: Final = reduce(
+    lambda lo, edge: pl.when(pl.col("dur_ns") >= edge).then(edge).otherwise(lo), HIST_EDGES_NS, pl.lit(0, pl.Int64)
+)
+"""The edge at which a gap's bin begins."""
+_COUNTED: Final = {"count": pl.len().cast(pl.Int64), "total_ns": pl.col("dur_ns").sum()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +64,28 @@ def gaps(trace: Trace, *, window: Window | None = None, top: int = 10) -> GapsRe
 @once_per_trace
 def _gaps(trace: Trace, use: GpuUse, window: Window, top: int) -> DeviceGaps:
     idle = complement(busy_of(trace, use), window.start_ns, window.end_ns)
-    idle = idle.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
-    enough = idle["dur_ns"].top_k(min(top, idle.height)).min() or 0
-    longest = idle.filter(pl.col("dur_ns") >= enough).sort(["dur_ns", "start_ns"], descending=[True, False]).head(top)
+    tops, counts = [], []
+    for piece in idle.iter_slices(PIECE_ROWS) if idle.height else [idle]:
+        timed = piece.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
+        tops.append(_longest(timed, top))
+        counts.append(timed.group_by(_LO.alias("lo_ns")).agg(**_COUNTED))
+    longest = _longest(pl.concat(tops), top)
     causes = causes_over(trace, use, window)
     longest = longest.with_columns(covered_ns(longest, causes[cause]).alias(cause) for cause in CAUSES)
-    return DeviceGaps(use, _with_neighbours(trace, use, longest), _histogram(idle))
+    return DeviceGaps(use, _with_neighbours(trace, use, longest), _histogram(pl.concat(counts)))
 
 
-def _histogram(idle: pl.DataFrame) -> pl.DataFrame:
+def _longest(idle: pl.DataFrame, top: int) -> pl.DataFrame:
+    enough = idle["dur_ns"].top_k(min(top, idle.height)).min() or 0
+    return idle.filter(pl.col("dur_ns") >= enough).sort(["dur_ns", "start_ns"], descending=[True, False]).head(top)
+
+
+def _histogram(counts: pl.DataFrame) -> pl.DataFrame:
     edges = [0, *HIST_EDGES_NS]
     bins = pl.DataFrame(
         {"lo_ns": edges, "hi_ns": [*HIST_EDGES_NS, None]}, schema={"lo_ns": pl.Int64, "hi_ns": pl.Int64}
     )
-    lo = pl.lit(0, pl.Int64)
-    for edge in HIST_EDGES_NS:
-        lo = pl.when(pl.col("dur_ns") >= edge).then(edge).otherwise(lo)
-    counted = idle.group_by(lo.alias("lo_ns")).agg(
-        pl.len().cast(pl.Int64).alias("count"), pl.col("dur_ns").sum().alias("total_ns")
-    )
+    counted = counts.group_by("lo_ns").agg(pl.col("count", "total_ns").sum())
     return bins.join(counted, on="lo_ns", how="left", maintain_order="left").with_columns(
         pl.col("count", "total_ns").fill_null(0)
     )

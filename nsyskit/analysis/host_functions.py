@@ -91,12 +91,16 @@ def _samples_in(trace: Trace, drivers: pl.DataFrame, idle: dict[str, pl.DataFram
 def _frames(trace: Trace) -> pl.DataFrame:
     """Frames of sampled chains: ``chain_id depth function module resolved``, innermost first."""
     frames = trace.tables["sample_chains"].collect()
-    functions = strings_of(trace, frames["symbol_id"]).rename({"string_id": "symbol_id", "value": "function"})
-    modules = strings_of(trace, frames["module_id"]).rename({"string_id": "module_id", "value": "module"})
+    value = pl.col("value")
+    functions = strings_of(trace, frames["symbol_id"]).select(
+        symbol_id="string_id", function="value", resolved=~value.str.contains(_UNRESOLVED)
+    )
+    modules = strings_of(trace, frames["module_id"]).select(
+        module_id="string_id",
+        module=value.str.replace(r"^.*[/\\]", ""),  # folders may name a user
+    )
     named_frames = frames.join(functions, on="symbol_id", how="left").join(modules, on="module_id", how="left")
-    base = pl.col("module").str.replace(r"^.*[/\\]", "")  # folders may name a user
-    resolved = ~pl.col("function").str.contains(_UNRESOLVED)
-    return named_frames.select("chain_id", "depth", "function", base, resolved=resolved).sort("chain_id", "depth")
+    return named_frames.select("chain_id", "depth", "function", "module", "resolved").sort("chain_id", "depth")
 
 
 @once_per_trace

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from nsyskit.analysis.memo import once_per_trace
 from nsyskit.trace import Trace
 
 
@@ -30,7 +31,12 @@ def named(
 def strings_of(trace: Trace, ids: pl.Series) -> pl.DataFrame:
     """``string_id``, ``value`` of the given ids."""
     wanted = ids.unique().drop_nulls()
-    return trace.strings.collect().filter(pl.col("string_id").is_in(wanted.implode()))
+    return _strings(trace).filter(pl.col("string_id").is_in(wanted.implode()))
+
+
+@once_per_trace
+def _strings(trace: Trace) -> pl.DataFrame:
+    return trace.strings.collect()
 
 
 def printed_api_name(name: pl.Expr) -> pl.Expr:

@@ -25,6 +25,7 @@ ROW: Final = pl.UInt32
 HANDED_OVER: Final = pl.coalesce("call_start_ns", "start_ns")
 """When an operation of ``op_calls`` was handed over; of an orphan the file says only when it ran."""
 _DENSE: Final = 8
+_NO_ROW: Final = (1 << 32) - 1
 _OP_COLUMNS: Final = ("start_ns", "end_ns", "pid", "device", "context", "stream")
 
 
@@ -51,12 +52,13 @@ def gpu_ops(trace: Trace) -> pl.DataFrame:
     Columns: ``start_ns end_ns pid device context stream kind row`` (``row`` counts within the kind's table) and
     ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
     """
-    frames = []
-    for kind, table in gpu_tables(trace).items():
-        rows = table.select(*_OP_COLUMNS, "correlation_id").collect()
-        place = pl.lit(kind, Kind).alias("kind"), pl.int_range(pl.len(), dtype=ROW).alias("row"), calls_of(trace, rows)
-        frames.append(rows.drop("correlation_id").with_columns(place))
-    return by_time(frames)
+    return by_time([_of_kind(trace, kind) for kind in OP_KINDS])
+
+
+def _of_kind(trace: Trace, kind: str) -> pl.DataFrame:
+    rows = gpu_tables(trace)[kind].select(*_OP_COLUMNS, "correlation_id").collect()
+    place = pl.lit(kind, Kind).alias("kind"), pl.int_range(pl.len(), dtype=ROW).alias("row"), calls_of(trace, rows)
+    return rows.drop("correlation_id").with_columns(place)
 
 
 def gpu_tables(trace: Trace) -> dict[str, pl.LazyFrame]:
@@ -95,28 +97,45 @@ def matches(table: pl.DataFrame, rows: pl.DataFrame) -> pl.Series:
     return found
 
 
-def looked_up(keys: pl.Series, values: pl.Series, wanted: pl.Series) -> pl.Series:
-    """The value of each wanted key, null without one.
+def looked_up(keys: pl.Series, rows: pl.Series, wanted: pl.Series) -> pl.Series:
+    """The row number of each wanted key, null without one; of equal keys the first counts.
 
     CUPTI counts correlation ids up, so that a table indexed by them is small and much faster than a hash join.
     """
     if keys.is_empty():
-        return values.clear().extend_constant(None, len(wanted))
+        return pl.repeat(None, len(wanted), dtype=ROW, eager=True)
     low, high = int(keys.min()), int(keys.max())  # type: ignore[arg-type]
     if high - low > _DENSE * max(len(keys), 1_000):
-        frame = pl.DataFrame({"key": keys, "value": values}).unique("key", keep="first", maintain_order=True)
-        return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["value"]
-    table = pl.Series("value", [None], dtype=values.dtype).new_from_index(0, high - low + 1)
-    table = table.scatter((keys - low).reverse(), values.reverse())  # the first of equal keys is written last
+        frame = pl.DataFrame({"key": keys, "row": rows}).unique("key", keep="first", maintain_order=True)
+        return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["row"]
+    if not _ascend(keys):
+        keys, rows = keys.reverse(), rows.reverse()  # the first of equal keys is written last
+    # a number for none: nulls are slow to set and to gather
+    table = pl.repeat(_NO_ROW, high - low + 1, dtype=ROW, eager=True).scatter(keys - low, rows)
     if wanted.null_count() or not low <= int(wanted.min() or 0) <= int(wanted.max() or 0) <= high:  # type: ignore[arg-type]
         wanted = pl.select(pl.when(wanted.is_between(low, high)).then(wanted)).to_series()
-    return table.gather(wanted - low)
+    found = table.gather(wanted - low)
+    return found.set(found == _NO_ROW, None) if found.max() == _NO_ROW else found
+
+
+def _ascend(keys: pl.Series) -> bool:
+    return keys.is_sorted() and keys.set_sorted().n_unique() == len(keys)
 
 
 @once_per_trace
 def op_calls(trace: Trace) -> pl.DataFrame:
     """``gpu_ops`` with their calls beside them: ``call_start_ns call_end_ns tid call_name_id``, null for orphans."""
-    ops, calls = gpu_ops(trace), api_calls(trace)
+    return _with_calls(trace, gpu_ops(trace))
+
+
+@once_per_trace
+def ops_of_kind(trace: Trace, kind: str) -> pl.DataFrame:
+    """The rows of ``op_calls`` of one of ``OP_KINDS`` with their columns, found without looking at other kinds."""
+    return _with_calls(trace, _of_kind(trace, kind))
+
+
+def _with_calls(trace: Trace, ops: pl.DataFrame) -> pl.DataFrame:
+    calls = api_calls(trace)
     names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid", "name_id": "call_name_id"}
     of_calls = calls.select(pl.col(old).gather(ops["call"]).alias(new) for old, new in names.items())
     return pl.concat([ops, with_literals(of_calls)], how="horizontal")  # hstack would write literals out
@@ -140,7 +159,7 @@ def call_classes(trace: Trace) -> pl.Series:
 @once_per_trace
 def blocking_copies(trace: Trace) -> pl.DataFrame:
     """Copies that held their call until they were done: the rows of ``op_calls`` of kind memcpy that did."""
-    copies = op_calls(trace).filter((pl.col("kind") == "memcpy") & pl.col("call").is_not_null())
+    copies = ops_of_kind(trace, "memcpy").filter(pl.col("call").is_not_null())
     memory = trace.memcpys.select("src_memory", "dst_memory").collect()
     sides = memory[copies["row"]]
     pageable = (sides["src_memory"] == "pageable") | (sides["dst_memory"] == "pageable")

@@ -7,18 +7,18 @@ import polars as pl
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.pairing import op_calls
 from nsyskit.analysis.step_events import of_thread
+from nsyskit.frames import PIECE_ROWS, kept
 from nsyskit.intervals import count_upto
 from nsyskit.trace import Trace
 
 
-def place_of(passes: pl.DataFrame, instants: pl.Series) -> pl.Series:
-    """Where instants lie: 2n - 1 within the calls of the nth pass, 2n from its last call to the next pass.
+def edges_of(passes: pl.DataFrame) -> pl.Series:
+    """When each pass begins and when its calls end: of instants counted up to one, 2n - 1 is within the nth pass.
 
-    0 is before the first.
+    2n is from its last call to the next pass, 0 before the first.
     """
     last_call = pl.min_horizontal("last_call_ns", pl.col("begin_ns").shift(-1))
-    edges = passes.select(pl.concat_list("begin_ns", last_call).explode()).to_series()
-    return count_upto(edges, instants).alias("place")
+    return passes.select(pl.concat_list("begin_ns", last_call).explode().alias("place")).to_series()
 
 
 def with_work(trace: Trace, key: tuple[object, ...], passes: pl.DataFrame) -> pl.DataFrame:
@@ -38,19 +38,24 @@ def with_work(trace: Trace, key: tuple[object, ...], passes: pl.DataFrame) -> pl
 
 def _work(trace: Trace, key: tuple[object, ...], passes: pl.DataFrame) -> pl.DataFrame:
     """The same of every place that the thread handed something over in: ``place op_end_ns vector_ns product_ns``."""
-    ops = op_calls(trace).select("start_ns", "end_ns", "call_start_ns", "pid", "tid", "kind", "row")
-    ops = ops.filter(of_thread(key))
-    place = place_of(passes, ops["call_start_ns"])
-    place = place.set_sorted() if place.is_sorted() else place  # as with one stream; rows are grouped faster then
     products = kernel_facts(trace).filter(pl.col("category").str.starts_with("matmul"))
     vector = products.filter(pl.col("family").str.starts_with("mul_mat_vec"))
     names = trace.kernels.select("name_id").collect()["name_id"]
     name = pl.lit(names).gather(pl.when(pl.col("kind") == "kernel").then("row"))
     took = pl.col("end_ns") - pl.col("start_ns")
-    rows = ops.with_columns(place, name.alias("name_id")).select(
-        "place",
-        op_end_ns="end_ns",
-        vector_ns=pl.when(pl.col("name_id").is_in(vector["name_id"].implode())).then(took),
-        product_ns=pl.when(pl.col("name_id").is_in(products["name_id"].implode())).then(took),
-    )
+    measured = {
+        "op_end_ns": pl.col("end_ns"),
+        "vector_ns": pl.when(pl.col("name_id").is_in(vector["name_id"].implode())).then(took),
+        "product_ns": pl.when(pl.col("name_id").is_in(products["name_id"].implode())).then(took),
+    }
+    edges, pieces = edges_of(passes), []
+    wanted = op_calls(trace).select("start_ns", "end_ns", "call_start_ns", "pid", "tid", "kind", "row")
+    for piece in wanted.iter_slices(PIECE_ROWS):
+        ops = kept(piece, of_thread(key))
+        rows = ops.with_columns(place=count_upto(edges, ops["call_start_ns"]), name_id=name).select("place", **measured)
+        pieces.append(_per_place(rows))
+    return _per_place(pl.concat(pieces))
+
+
+def _per_place(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by("place").agg(pl.col("op_end_ns").max(), pl.col("vector_ns", "product_ns").sum())

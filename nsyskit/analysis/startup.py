@@ -11,7 +11,7 @@ import polars as pl
 
 from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.names import strings_of
-from nsyskit.analysis.pairing import HANDED_OVER, api_calls, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, ops_of_kind
 from nsyskit.analysis.program import kept_texts
 from nsyskit.analysis.steps import find_steps
 from nsyskit.errors import MissingTableError
@@ -127,7 +127,7 @@ def _thread(trace: Trace) -> tuple[int, int] | None:
 def _edges(trace: Trace, pid: int) -> list[tuple[str, int, int]]:
     """Name, begin and end of each part that took time; empty when the file begins after the weights were loaded."""
     purposes = copy_purposes(trace)
-    copies = op_calls(trace).filter(pl.col("kind") == "memcpy").with_columns(purposes["purpose"], purposes["bytes"])
+    copies = ops_of_kind(trace, "memcpy").with_columns(purposes["purpose"], purposes["bytes"])
     weights = copies.filter((pl.col("pid") == pid) & (pl.col("purpose") == "weights"))
     if weights.is_empty():
         return []
@@ -160,7 +160,7 @@ def _spans(trace: Trace, thread: tuple[int, int], edges: list[tuple[str, int, in
     frame = pl.DataFrame(edges, schema={"name": pl.String, "start_ns": pl.Int64, "end_ns": pl.Int64}, orient="row")
     pid, tid = thread
     own = (pl.col("pid") == pid) & (pl.col("tid") == tid)
-    ops = op_calls(trace).filter((pl.col("kind") == "memcpy") & (pl.col("pid") == pid))
+    ops = ops_of_kind(trace, "memcpy").filter(pl.col("pid") == pid)
     copies = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()[ops["row"]]
     ops = ops.select("start_ns", "end_ns").hstack(copies).filter(pl.col("label") == "HtoD")
     os_calls = trace.os_calls.filter(own).select("start_ns", "end_ns").collect()

@@ -20,7 +20,7 @@ from nsyskit.analysis.prompt_cost import PromptCost, prompt_cost
 from nsyskit.analysis.steps import find_steps, inside_steps, op_steps
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import PIECE_ROWS, kept
+from nsyskit.frames import PIECE_ROWS, kept, packed, unpacked
 from nsyskit.intervals import clip, count_before, covered_ns, intersect, length, overlap_ns, union
 from nsyskit.trace import Trace, Window
 
@@ -131,11 +131,12 @@ def busiest(trace: Trace) -> GpuUse:
 
 def _offload(trace: Trace, use: GpuUse, window: Window, inside: pl.DataFrame) -> int:
     """Idle time for the host between a step's first and last operation on one GPU."""
-    ops = op_calls(trace).select("start_ns", "end_ns", "pid", "device", at=HANDED_OVER).with_columns(op_steps(trace))
+    ops = op_calls(trace).with_columns(op_steps(trace))
     forward_ends = find_steps(trace).steps["forward_end_ns"]
-    own = (pl.col("at") < pl.lit(forward_ends).gather("step")) & use.matches()
+    own = (pl.lit(forward_ends).gather("step") > HANDED_OVER) & use.matches()
     span_of = pl.col("start_ns").min(), pl.col("end_ns").max()
-    pieces = [piece.filter(own).group_by("step").agg(span_of) for piece in ops.iter_slices(PIECE_ROWS)]
+    rows = (piece.select("step", "start_ns", "end_ns", own=own) for piece in ops.iter_slices(PIECE_ROWS))
+    pieces = [piece.filter("own").group_by("step").agg(span_of) for piece in rows]
     spans = pl.concat(pieces).group_by("step").agg(span_of)
     idle = device_pieces(trace, use, window)
     host = union(pl.concat([idle[cause] for cause in ("host", "os", "blocked")]))
@@ -246,11 +247,13 @@ def kernels_by_step(trace: Trace) -> pl.DataFrame:
     ids = pl.lit(trace.kernels.select("name_id").collect()["name_id"])
     ops = op_calls(trace).select("kind", "row", "start_ns", "end_ns", index=op_steps(trace))
     in_steps = (pl.col("kind") == "kernel") & pl.col("index").is_not_null()
-    keys = pl.col("index").cast(pl.Int64), ids.gather("row").alias("name_id")
+    key = packed(pl.col("index"), ids.gather("row"))
     counted = {"dur": (pl.col("end_ns") - pl.col("start_ns")).sum(), "count": pl.len().cast(pl.Int64)}
     # a piece holds few steps: its groups stay in a core's cache
-    pieces = [piece.filter(in_steps).group_by(keys).agg(**counted) for piece in ops.iter_slices(PIECE_ROWS)]
-    return pl.concat(pieces).group_by("index", "name_id").agg(pl.col("dur", "count").sum())
+    pieces = [piece.filter(in_steps).group_by(key=key).agg(**counted) for piece in ops.iter_slices(PIECE_ROWS)]
+    found = pl.concat(pieces).group_by("key").agg(pl.col("dur", "count").sum())
+    index, name_id = unpacked(pl.col("key"))
+    return found.select("dur", "count", index=index, name_id=name_id)
 
 
 @once_per_trace

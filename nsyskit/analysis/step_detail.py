@@ -10,7 +10,7 @@ import polars as pl
 
 from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.names import named, printed_api_name
-from nsyskit.analysis.pairing import api_calls, call_classes, op_calls
+from nsyskit.analysis.pairing import api_calls, call_classes, op_calls, ops_of_kind
 from nsyskit.analysis.step_costs import LEDGER_PARTS, kernel_steps, step_rows
 from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.errors import MissingTableError, UsageError
@@ -110,7 +110,7 @@ def _calls(trace: Trace, row: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _copies(trace: Trace, index: int) -> pl.DataFrame:
-    took = op_calls(trace).filter(pl.col("kind") == "memcpy").select(dur=pl.col("end_ns") - pl.col("start_ns"))["dur"]
+    took = ops_of_kind(trace, "memcpy").select(dur=pl.col("end_ns") - pl.col("start_ns"))["dur"]
     own = copy_purposes(trace).with_columns(took).filter(pl.col("step") == index)
     return (
         own.group_by("label", "purpose")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import polars as pl
 
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launched, rows_named
-from nsyskit.analysis.pairing import HANDED_OVER, api_calls, op_calls
+from nsyskit.analysis.pairing import HANDED_OVER, api_calls, ops_of_kind
+from nsyskit.frames import PIECE_ROWS, groups
 from nsyskit.intervals import count_upto
 from nsyskit.trace import Trace
 
@@ -17,6 +19,9 @@ _AT: Final = (
     pl.col("end_ns").alias("done"),
 )  # fmt: skip
 
+_RUN: Final = (pl.col("at").first(), pl.col("last", "done").max())
+"""Launches put together."""
+
 
 def step_events(trace: Trace) -> pl.DataFrame:
     """What a thread did, in the order of its calls: ``pid tid at kind device bytes done``.
@@ -25,8 +30,7 @@ def step_events(trace: Trace) -> pl.DataFrame:
     no ubatch makes between its uploads. Rows of lost calls stand where their operation began.
     """
     copies = trace.memcpys.select(pl.col("label").cast(pl.String), "bytes").collect()
-    ops = op_calls(trace).select("start_ns", "call_start_ns", "call_end_ns", "pid", "tid", "device", "kind", "row")
-    ops = ops.filter(pl.col("kind") == "memcpy")
+    ops = ops_of_kind(trace, "memcpy")
     ops = ops.with_columns(label=copies["label"][ops["row"]], bytes=copies["bytes"][ops["row"]])
     kind = pl.col("label").replace_strict({"HtoD": "up", "DtoH": "down"}, default=None, return_dtype=pl.String)
     columns = ["pid", "tid", "at", "last", "done", "kind", "device", "bytes", "row"]
@@ -40,9 +44,8 @@ def step_events(trace: Trace) -> pl.DataFrame:
     moved = moved.select(columns)
     breaks = _happened(calls_named(trace, _BREAKS_GROUP).select(_AT), "break").select(columns)
     orphans = _happened(_orphan_graphs(trace), "run").select(columns)
-    launches = _launches(trace)
     others = pl.concat([moved, breaks, orphans])
-    runs = _happened(launches if others["tid"].null_count() else _runs(launches, others), "run").select(columns)
+    runs = _happened(_runs(trace, None if others["tid"].null_count() else others), "run").select(columns)
     events = pl.concat([moved, runs, orphans, breaks])
     events = _adopt_orphans(events) if others["tid"].null_count() else events
     events = events.sort("pid", "tid", "at", maintain_order=True)
@@ -68,29 +71,35 @@ def _happened(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _launches(trace: Trace) -> pl.DataFrame:
-    """Launches of kernels and graphs that did not only record a graph: ``pid tid at last done`` by start."""
+def _runs(trace: Trace, others: pl.DataFrame | None) -> pl.DataFrame:
+    """Launches of kernels and graphs that did not only record a graph: ``pid tid at last done`` by start.
+
+    A thread's launches from one other event to the next are put together, where ``others`` are given: millions of rows
+    fewer to sort.
+    """
     kernels, graphs = launched(trace), rows_named(trace, GRAPH_LAUNCH)
-    rows = kernels if graphs.is_empty() else pl.concat([kernels, graphs]).sort()
-    return api_calls(trace).select(pl.col("start_ns", "end_ns", "pid", "tid").gather(rows)).select(_AT)
+    rows = (kernels if graphs.is_empty() else pl.concat([kernels, graphs]).sort()).to_frame("call")
+    calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid")
+    pieces = (calls.select(pl.all().gather(piece["call"])).select(_AT) for piece in rows.iter_slices(PIECE_ROWS))
+    if others is None or rows.is_empty():
+        return pl.concat([calls.clear().select(_AT), *pieces])
+    edges = {key: own["at"].sort() for key, own in others.group_by("pid", "tid")}
+    found = pl.concat([run for piece in pieces for run in _between(piece, edges)])
+    # the last run of a piece goes on in the next one
+    runs = found.group_by("pid", "tid", "block", maintain_order=True).agg(*_RUN)
+    return runs.sort("pid", "tid", "block").drop("block")
 
 
-def _runs(launches: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """A thread's launches put together from one other event to the next: millions of rows fewer to sort."""
-    frames = [launches.clear()]
-    threads = launches.select(pl.struct("pid", "tid").rle().struct.field("value").struct.unnest()).unique()
-    for pid, tid in threads.sort("pid", "tid").iter_rows():
-        here = of_thread((pid, tid))
-        own = launches.filter(here)
-        block = count_upto(others.filter(here)["at"].sort(), own["at"]).set_sorted()  # as launches are, by start
-        runs = own.group_by(block.alias("block"), maintain_order=True)
-        frames.append(runs.agg(pl.col("pid", "tid", "at").first(), pl.col("last", "done").max()).drop("block"))
-    return pl.concat(frames)
+def _between(launches: pl.DataFrame, edges: Mapping[tuple[object, ...], pl.Series]) -> Iterator[pl.DataFrame]:
+    """The launches of each thread put together by the number of its other events before them, ``block``."""
+    for key, own in groups(launches, "pid", "tid"):
+        block = count_upto(edges.get(key, own["at"].clear()), own["at"]).set_sorted()  # as launches are, by start
+        yield own.group_by(block.alias("block"), maintain_order=True).agg(pl.col("pid", "tid").first(), *_RUN)
 
 
 def _orphan_graphs(trace: Trace) -> pl.DataFrame:
     """Whole graphs whose launch call was lost: one may be all that a step ran."""
-    lost = op_calls(trace).filter((pl.col("kind") == "graph") & pl.col("call").is_null())
+    lost = ops_of_kind(trace, "graph").filter(pl.col("call").is_null())
     return lost.select("pid", "tid", at="start_ns", last="start_ns", done="start_ns")
 
 

@@ -11,6 +11,7 @@ confidence of a step, not for its borders.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,10 +23,11 @@ from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.launches import calls_named, captures
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import HANDED_OVER, api_calls, call_classes, op_calls
-from nsyskit.analysis.pass_work import place_of, with_work
+from nsyskit.analysis.pass_work import edges_of, with_work
 from nsyskit.analysis.step_events import of_thread, step_events
 from nsyskit.analysis.step_phases import confidence, never_mixes, phases_of
-from nsyskit.intervals import assign, count_before, covered_ns, union
+from nsyskit.frames import PIECE_ROWS
+from nsyskit.intervals import assign, count_before, count_upto, covered_ns, neighbourhood, union
 from nsyskit.trace import Trace
 
 STEP_COLUMNS: Final = {
@@ -39,6 +41,7 @@ STEP_COLUMNS: Final = {
 
 _BUILDS: Final = "^(cuda|cu)(StreamBeginCapture|GraphInstantiate|Module(Load|Get)|LibraryLoad)"
 _MIN_IDLE_NS: Final = 200_000
+_START: Final = pl.col("start_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +95,37 @@ def inside_steps(trace: Trace) -> pl.DataFrame:
     return union(find_steps(trace).steps.select(start_ns="begin_ns", end_ns="end_ns"))
 
 
-def step_at(trace: Trace, rows: pl.DataFrame) -> pl.Series:
-    """For rows with ``pid``, ``tid`` and ``start_ns`` (of a call) the index of their thread's step, null outside.
+def step_at(trace: Trace, rows: pl.DataFrame, at: pl.Expr = _START) -> pl.Series:
+    """For rows with ``pid``, ``tid`` and an instant (when a call began) the index of their thread's step, null outside.
 
     A row without ``tid``, because its call was lost, belongs to its process's thread where only one takes steps.
     """
-    found = find_steps(trace).steps
-    result = pl.Series("step", [None], dtype=pl.Int64).new_from_index(0, rows.height)
+    found = find_steps(trace).steps.select("pid", "tid", "index", start_ns="begin_ns", end_ns="end_ns")
     threads = found.select("pid", "tid").unique().sort("pid", "tid")
     alone = threads.filter(pl.len().over("pid") == 1)["pid"].to_list()
-    for pid, tid in threads.iter_rows():
-        own = found.filter((pl.col("pid") == pid) & (pl.col("tid") == tid))
-        at = assign(rows["start_ns"], own.select(start_ns="begin_ns", end_ns="end_ns"))
+    steps = {key: found.filter(of_thread(key)) for key in threads.iter_rows()}
+    empty = pl.Series(dtype=pl.Int32)
+    places = (piece.select("pid", "tid", at=at) for piece in rows.iter_slices(PIECE_ROWS))
+    pieces = [_step_at(piece, steps, alone) for piece in places]
+    return pl.concat([empty, *pieces]).rechunk().alias("step")
+
+
+def _step_at(rows: pl.DataFrame, steps: Mapping[tuple[int, int], pl.DataFrame], alone: Sequence[int]) -> pl.Series:
+    result = pl.repeat(None, rows.height, dtype=pl.Int32, eager=True)
+    first, last = rows.select(pl.col("at").min(), pl.col("at").max().alias("last")).row(0)
+    for (pid, tid), own in steps.items():
+        near = neighbourhood(own, first, last)
         here = (rows["pid"] == pid) & ((rows["tid"] == tid) | (rows["tid"].is_null() & (pid in alone)))
-        indices = pl.DataFrame({"at": at}).select(pl.lit(own["index"]).gather("at")).to_series()
         here = here.fill_null(value=False)
+        indices = near["index"].cast(pl.Int32).gather(assign(rows["at"], near))
         result = indices if here.all() else pl.select(pl.when(here).then(indices).otherwise(result)).to_series()
-    return result.alias("step")
+    return result
 
 
 @once_per_trace
 def op_steps(trace: Trace) -> pl.Series:
     """The index of the step that handed over each row of ``op_calls``, null outside of steps."""
-    ops = op_calls(trace).select("pid", "tid", start_ns=HANDED_OVER)
-    return step_at(trace, ops).cast(pl.Int32)
+    return step_at(trace, op_calls(trace), HANDED_OVER)
 
 
 def _frame(found: list[pl.DataFrame]) -> pl.DataFrame:
@@ -170,7 +180,7 @@ def _forward_ends(passes: pl.DataFrame, waits: pl.DataFrame) -> pl.Series:
 
     Without such a wait a pass ends with its work; when the last one did nobody knows.
     """
-    after = waits.select("end_ns", place_of(passes, waits["start_ns"])).filter(
+    after = waits.select("end_ns", place=count_upto(edges_of(passes), waits["start_ns"])).filter(
         (pl.col("place") % 2 == 0) & (pl.col("place") > 0)
     )
     after = after.select("end_ns", number=pl.col("place") // 2)

@@ -22,6 +22,7 @@ from nsyskit.analysis.pairing import (
     looked_up,
     matches,
     op_calls,
+    ops_of_kind,
 )
 from nsyskit.analysis.threads import fed_busy, threads
 from nsyskit.analysis.windows import default_window
@@ -38,6 +39,8 @@ _MIN_SHARE_OF_WINDOW: Final = 0.01
 
 _PLACES: Final = ["pid", "context", "stream"]
 _FEW_PLACES: Final = 64
+_OVER: Final = pl.coalesce("call_end_ns", "start_ns")
+"""When an operation had been handed over. Of an orphan the file says only when it ran: it stands at its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
     number means something only in its context; the table's device is 0 whatever the device (2026.2, two GPUs).
     """
     syncs = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
-    copies = op_calls(trace).filter(pl.col("call").is_not_null() & (pl.col("kind") == "memcpy"))
+    copies = ops_of_kind(trace, "memcpy").filter(pl.col("call").is_not_null())
     own = looked_up(copies["call"], pl.int_range(copies.height, dtype=ROW, eager=True), calls["call"])
     at = matches(syncs, calls)
     stream = pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream")
@@ -212,19 +215,8 @@ def _unfinished(trace: Trace, syncs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _handed_over(trace: Trace) -> pl.DataFrame:
-    """Operations, and ``at``, when they were handed over: ``pid context stream at end_ns upload orphan``.
-
-    Of an orphan the file says only when it ran: it stands at its start.
-    """
-    return op_calls(trace).select(
-        "pid",
-        "context",
-        "stream",
-        "end_ns",
-        at=pl.coalesce("call_end_ns", "start_ns"),
-        upload=_is_upload(trace),
-        orphan=pl.col("call").is_null(),
-    )
+    """``op_calls`` with ``upload`` and ``orphan``: whether a row is an HtoD copy, and whether its call is lost."""
+    return op_calls(trace).with_columns(upload=_is_upload(trace), orphan=pl.col("call").is_null())
 
 
 def _is_upload(trace: Trace) -> pl.Series:
@@ -262,12 +254,12 @@ def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> l
     frames = []
     for place, waits in syncs.group_by(_PLACES):
         known = [pl.col(name) == value for name, value in zip(_PLACES, place, strict=True) if value is not None]
-        there = selected(ops, pl.all_horizontal(among, *known), "at", "end_ns")
+        there = selected(ops, pl.all_horizontal(among, *known), "end_ns", at=_OVER)
         if not there["at"].is_sorted():  # a stream's operations run in the order in which they were handed over
             there = there.sort("at")
-        there = there.select("at", pl.col("end_ns").cum_max())
+        reach_ns = there["end_ns"] if there["end_ns"].is_sorted() else there["end_ns"].cum_max()
         last = pl.Series(there["at"].search_sorted(waits["by"], side="right")).cast(pl.Int64) - 1
-        reach = there["end_ns"].gather(pl.select(pl.when(last >= 0).then(last)).to_series())
+        reach = reach_ns.gather(pl.select(pl.when(last >= 0).then(last)).to_series())
         frames.append(waits.select("row", unfinished=(reach > waits["start_ns"]).fill_null(value=False)))
     return frames
 
@@ -275,7 +267,7 @@ def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> l
 def _all_places(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> list[pl.DataFrame]:
     """The same for any number of places in one go: those that name the same columns together."""
     frames = []
-    ops = ops.filter(among).sort("at")
+    ops = ops.filter(among).with_columns(at=_OVER).sort("at")
     for unnamed, waits in syncs.group_by(pl.col(name).is_null().alias(f"no_{name}") for name in _PLACES):
         known = [name for name, absent in zip(_PLACES, unnamed, strict=True) if not absent]
         reach = pl.col("end_ns").cum_max()

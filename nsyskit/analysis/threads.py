@@ -110,8 +110,12 @@ def fed_busy(trace: Trace, pid: int, tid: int, window: Window) -> pl.DataFrame:
 
 def thread_name(trace: Trace, pid: int, tid: int) -> str | None:
     """The thread's last name in the file; threads are renamed as they start."""
-    names = trace.tables["thread_names"].filter((pl.col("pid") == pid) & (pl.col("tid") == tid)).collect()
-    if names.is_empty():
-        return None
-    found = strings_of(trace, names["name_id"].tail(1))
-    return str(found["value"][0]) if found.height else None
+    return _thread_names(trace).get((pid, tid))
+
+
+@once_per_trace
+def _thread_names(trace: Trace) -> dict[tuple[int, int], str]:
+    ids = trace.tables["thread_names"].select("pid", "tid", "name_id").collect()
+    texts = dict(strings_of(trace, ids["name_id"]).select("string_id", "value").iter_rows())
+    last = {(pid, tid): name_id for pid, tid, name_id in ids.iter_rows()}
+    return {thread: texts[name_id] for thread, name_id in last.items() if name_id in texts}

@@ -76,9 +76,9 @@ def test_all_places_at_once_as_one_by_one(seed):
     ops = pl.DataFrame(
         [(rng.randrange(2), rng.randrange(3), rng.randrange(3), at, rng.randrange(60))
          for at in sorted(rng.randrange(40) for _ in range(60))],
-        schema={"pid": pl.Int32, "context": pl.UInt32, "stream": pl.Int64, "at": pl.Int64, "end_ns": pl.Int64},
+        schema={"pid": pl.Int32, "context": pl.UInt32, "stream": pl.Int64, "call_end_ns": pl.Int64, "end_ns": pl.Int64},
         orient="row",
-    )  # fmt: skip
+    ).with_columns(start_ns="call_end_ns")  # fmt: skip
     syncs = pl.DataFrame(
         [(rng.randrange(2), rng.choice([None, 0, 1, 2, 9]), rng.choice([None, 0, 1, 2]), rng.randrange(40), by)
          for by in (rng.randrange(-1, 45) for _ in range(80))],
