@@ -60,6 +60,11 @@ def is_by_time(frame: pl.DataFrame, *, end: str = "end_ns") -> bool:
     return not descents
 
 
+def ascends(values: pl.Series) -> bool:
+    """Whether each value is larger than the one before."""
+    return not values.null_count() and values.is_sorted() and values.set_sorted().n_unique() == len(values)
+
+
 def kept(frame: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
     """As ``filter``, without a copy where all rows stay, as nearly always."""
     stays = frame.select(condition.alias("stays")).get_column("stays")
@@ -98,7 +103,7 @@ def marked(height: int, rows: pl.Series) -> pl.Series:
 
 
 def packed(high: pl.Expr, low: pl.Expr) -> pl.Expr:
-    """Two columns as one Int64, which is grouped by much faster: whole numbers from 0 on, and any Int32 or null."""
+    """Two columns as one Int64, which is grouped by much faster: numbers from 0 to 2^30 - 1, and any Int32 or null."""
     return high.cast(pl.Int64) * (2 * _LOWS) + (low.cast(pl.Int64) + _LOWS // 2).fill_null(_LOWS)
 
 

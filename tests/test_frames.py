@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nsyskit import frames
 from nsyskit.frames import (
+    ascends,
     by_time,
     distinct,
     groups,
@@ -108,7 +109,9 @@ def test_summed_looks_back_across_pieces(rows):
     assert summed(frame, same, before=1) == frame.select(same).row(0)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**30), st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1))), max_size=8))
+@given(
+    st.lists(st.tuples(st.integers(0, 2**30 - 1), st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1))), max_size=8)
+)
 def test_packed_columns_come_out_again_and_no_two_alike(rows):
     frame = pl.DataFrame(rows, schema={"high": pl.Int64, "low": pl.Int32}, orient="row")
     both = frame.select(key=packed(pl.col("high"), pl.col("low")))
@@ -123,3 +126,9 @@ def test_groups_are_all_rows_by_key_in_order(rows):
     keys = list(dict.fromkeys((a, b) for a, b, _ in rows))
     assert [key for key, _ in found] == keys
     assert [own.rows() for _, own in found] == [[row for row in rows if row[:2] == key] for key in keys]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 6)), max_size=5))
+def test_ascending_values_are_each_larger_than_the_one_before(values):
+    known = [value for value in values if value is not None]
+    assert ascends(pl.Series(values, dtype=pl.UInt32)) == (values == sorted(set(known)))

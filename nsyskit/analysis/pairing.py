@@ -14,7 +14,7 @@ import polars as pl
 from nsyskit.analysis.calls import classify_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.frames import by_time, distinct, kept, marked, with_literals
+from nsyskit.frames import ascends, by_time, distinct, kept, marked, with_literals
 from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
@@ -108,7 +108,7 @@ def looked_up(keys: pl.Series, rows: pl.Series, wanted: pl.Series) -> pl.Series:
     if high - low > _DENSE * max(len(keys), 1_000):
         frame = pl.DataFrame({"key": keys, "row": rows}).unique("key", keep="first", maintain_order=True)
         return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["row"]
-    if not _ascend(keys):
+    if not ascends(keys):
         keys, rows = keys.reverse(), rows.reverse()  # the first of equal keys is written last
     # a number for none: nulls are slow to set and to gather
     table = pl.repeat(_NO_ROW, high - low + 1, dtype=ROW, eager=True).scatter(keys - low, rows)
@@ -116,10 +116,6 @@ def looked_up(keys: pl.Series, rows: pl.Series, wanted: pl.Series) -> pl.Series:
         wanted = pl.select(pl.when(wanted.is_between(low, high)).then(wanted)).to_series()
     found = table.gather(wanted - low)
     return found.set(found == _NO_ROW, None) if found.max() == _NO_ROW else found
-
-
-def _ascend(keys: pl.Series) -> bool:
-    return keys.is_sorted() and keys.set_sorted().n_unique() == len(keys)
 
 
 @once_per_trace

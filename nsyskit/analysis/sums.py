@@ -19,7 +19,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
 from nsyskit.analysis.pairing import ROW, matches, op_calls
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import constants_of, selected
+from nsyskit.frames import ascends, constants_of, selected
 from nsyskit.trace import Trace, Window
 
 DURATION_COLUMNS: Final = (
@@ -161,6 +161,8 @@ def _one_call_an_id(trace: Trace) -> bool:
     calls = trace.api_calls.select("pid", "correlation_id", "duplicate").collect()
     if calls["duplicate"].any():
         return False
+    if "pid" in constants_of([calls.select("pid")]) and ascends(calls["correlation_id"]):  # as of one thread
+        return True
     first = matches(calls, calls)
     return bool((first == pl.int_range(len(first), dtype=ROW, eager=True)).all())
 

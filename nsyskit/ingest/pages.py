@@ -42,6 +42,8 @@ _DEEPEST: Final = 20
 _LEAF, _INTERIOR = 13, 5
 _ONE_BYTE: Final = 0x80
 """Smaller numbers are stored in a single byte."""
+_LEAST_CELL: Final = 6
+"""Bytes that a row takes in a page, if not more, with the two that say where it lies."""
 _NULL: Final = 0
 _FLOAT: Final = 7
 _SAYS: Final = {8: 0, 9: 1}
@@ -156,7 +158,7 @@ def _cells(pages: _Bytes) -> _Ints:
     count, page_bytes = pages.shape
     rows = pages[:, 3].astype(np.int64) << 8 | pages[:, 4]
     most = int(rows.max())
-    if (pages[:, 0] != _LEAF).any() or 8 + 2 * most > page_bytes:
+    if (pages[:, 0] != _LEAF).any() or most > (page_bytes - 8) // _LEAST_CELL:
         raise NotPlainError
     within = np.ascontiguousarray(pages[:, 8 : 8 + 2 * most]).view(">u2").astype(np.int64)
     there = np.arange(most) < rows[:, None]
