@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
@@ -64,6 +66,7 @@ class SqliteSource:
         _check_whole(path)
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1"
         self._rows: dict[str, int] = {}
+        self._reading = Lock()
         self._tables = self._read_catalogue()
         if not self._tables.keys() & SIGNATURE_TABLES:
             raise TraceFormatError(
@@ -128,10 +131,14 @@ class SqliteSource:
             rows = fetch(part)
             return rows.height, shape(rows).rechunk()
 
-        with ThreadPoolExecutor(max_workers=min(len(parts), os.cpu_count() or 1)) as pool:
-            heights, pieces = zip(*pool.map(piece, parts), strict=True)
+        heights, pieces = zip(*(self._side_by_side(piece, parts) if len(parts) > 1 else map(piece, parts)), strict=True)
         self._rows[table] = sum(heights)
         return joined(pieces)
+
+    def _side_by_side(self, run: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+        # one table after the other: all cores are at it, and pieces of two tables would fill the memory
+        with self._reading, ThreadPoolExecutor(max_workers=min(len(parts), os.cpu_count() or 1)) as pool:
+            return list(pool.map(run, parts))
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
         """Ranges of row ids that together hold the table: one a core at least, each at most ``PIECE_ROWS`` ids."""
