@@ -1,6 +1,6 @@
 """Frames of millions of rows, held small: memory that is touched for the first time costs more than computing.
 
-Nothing here changes what a frame says, only how it lies in memory.
+What changes is how rows lie in memory and how they are walked through, not what they say.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An interval is a row ``[start_ns, end_ns)`` of Int64 nanoseconds. ``start_ns == end_ns`` is legal and covers nothing.
 A *merged* frame is what `union` returns: sorted, disjoint, nothing empty, neighbours never touching; so two merged
 frames are equal exactly when they cover the same instants. Everything is integer arithmetic over whole columns: sums
-are exact, and no function loops over rows.
+are exact, and no function loops over rows but where they are few.
 """
 
 from __future__ import annotations
@@ -158,10 +158,10 @@ def split(rows: pl.DataFrame, merged: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     As `intersect` and `subtract`, for little more than the price of one.
     """
     inside = intersect(rows, merged).select(_start, _end)
-    return inside, without(rows, inside)
+    return inside, _left(rows, inside)
 
 
-def without(rows: pl.DataFrame, inside: pl.DataFrame) -> pl.DataFrame:
+def _left(rows: pl.DataFrame, inside: pl.DataFrame) -> pl.DataFrame:
     """A merged frame less another that lies within it: merged, ``start_ns end_ns``."""
     if inside.is_empty():
         return rows.select(_start, _end)
@@ -236,7 +236,7 @@ def overlap_ns(rows: pl.DataFrame, merged: pl.DataFrame) -> int:
 
 
 def _covered(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
-    upto_start, upto_end = _covered_before_each([queries.get_column(edge) for edge in SPAN], merged)
+    upto_start, upto_end = _covered_before([queries.get_column(edge) for edge in SPAN], merged)
     return (upto_end - upto_start).alias("covered_ns")
 
 
@@ -317,14 +317,14 @@ def assign(points: pl.Series, intervals: pl.DataFrame) -> pl.Series:
 
 def covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
     """How many ns of a merged frame lie before each instant: Int64, in the order of ``instants``."""
-    (found,) = _covered_before_each([instants], merged)
+    (found,) = _covered_before([instants], merged)
     return found
 
 
-def _covered_before_each(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
+def _covered_before(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
     """As ``covered_before`` for each of some columns of instants; what is summed of a frame is summed once for all."""
     if merged.height <= PIECE_ROWS or not all(instants.is_sorted() for instants in columns):
-        return _covered_before(columns, merged)
+        return _covered_at_once(columns, merged)
     found: list[list[pl.Series]] = [[] for _ in columns]
     upto, done = 0, [0] * len(columns)
     for piece in merged.iter_slices(PIECE_ROWS):
@@ -332,7 +332,7 @@ def _covered_before_each(columns: Sequence[pl.Series], merged: pl.DataFrame) -> 
         stops = [int(instants.search_sorted(last, side="left")) for instants in columns]
         within = [instants.slice(at, stop - at) for instants, at, stop in zip(columns, done, stops, strict=True)]
         if any(map(len, within)):
-            for parts, before in zip(found, _covered_before(within, piece), strict=True):
+            for parts, before in zip(found, _covered_at_once(within, piece), strict=True):
                 parts.append(before + upto)
         upto, done = upto + length(piece), stops
     beyond = [
@@ -342,7 +342,7 @@ def _covered_before_each(columns: Sequence[pl.Series], merged: pl.DataFrame) -> 
     return [pl.concat([*parts, rest]).rechunk() for parts, rest in zip(found, beyond, strict=True)]
 
 
-def _covered_before(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
+def _covered_at_once(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
     rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
     starts = rows.get_column("start_ns")
     found = [count_upto(starts, instants).alias("found") - 1 for instants in columns]

@@ -71,15 +71,15 @@ def _idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Da
     inside = {part: _of_any(trace, drivers, part) for part in THREAD_PARTS}
     calls = [inside[part] for part in ("submit", "sync", "cuda")]
     parts = {"unknown": _unknown(trace, use, window, calls), "peer": _peer(trace, use, window)}
-    waits = _dispatch(trace, use, window) if all(part.is_empty() for part in parts.values()) else None
-    if waits is not None:
-        parts["dispatch"], left = waits
+    at_once = _dispatch_and_rest(trace, use, window) if all(part.is_empty() for part in parts.values()) else None
+    if at_once is not None:
+        parts["dispatch"], left = at_once
     else:
         left = _idle(trace, use, window)
         for cause, layer in (parts | {"dispatch": union(_pending(trace, use, window))}).items():
             parts[cause], left = split(left, layer)
     layers = inside | {"profiler": union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns))}
-    for cause in CAUSES[3:-1]:
+    for cause in (cause for cause in CAUSES if cause in layers):
         parts[cause], left = split(left, layers[cause])
     return parts | {"host": left}
 
@@ -127,8 +127,10 @@ def _of_threads(rows: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
     return rows.join(threads, on=["pid", "tid"], how="semi", maintain_order="left")
 
 
-def _dispatch(trace: Trace, use: GpuUse, window: Window) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+def _dispatch_and_rest(trace: Trace, use: GpuUse, window: Window) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     """The idle instants at which an operation was handed over and had not begun, and all others; both merged.
+
+    That is, where no cause before this one took any.
 
     No operation begins inside a gap, so what is pending there is what begins at its end or later: before each operation
     the GPU waits for it from the end of all before it, or from the first end of a call that handed it or a later one

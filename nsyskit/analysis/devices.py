@@ -9,12 +9,11 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.causes import CAUSES, causes_over, whole_window
-from nsyskit.analysis.gpus import GpuUse, gpu_uses
+from nsyskit.analysis.gpus import GpuUse, gpu_uses, rows_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import gpu_tables
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import kept
 from nsyskit.intervals import clip, length, overlap_ns, span, split, union
 from nsyskit.trace import Trace, Window
 
@@ -93,7 +92,7 @@ def whole_pieces(trace: Trace) -> None:
 
 @once_per_trace
 def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.DataFrame]:
-    ops = {kind: clip(_of_kind(trace, use, kind), window.start_ns, window.end_ns) for kind in BUSY_PARTS}
+    ops = {kind: clip(_ran(trace, use, kind), window.start_ns, window.end_ns) for kind in BUSY_PARTS}
     pieces: dict[str, pl.DataFrame] = {}
     covered = span(0, 0)
     left = sum(not own.is_empty() for own in ops.values())
@@ -108,20 +107,21 @@ def _busy_pieces(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Data
 
 @once_per_trace
 def _kernels_overlap(trace: Trace, use: GpuUse) -> bool:
-    return length(_of_kind(trace, use, "kernel")) != length(_busy_pieces(trace, use, whole_window(trace))["kernel"])
+    return length(_ran(trace, use, "kernel")) != length(_busy_pieces(trace, use, whole_window(trace))["kernel"])
 
 
-def _of_kind(trace: Trace, use: GpuUse, kind: str) -> pl.DataFrame:
+@once_per_trace
+def _ran(trace: Trace, use: GpuUse, kind: str) -> pl.DataFrame:
     """When operations of a kind ran: ``start_ns end_ns`` by start."""
     rows = gpu_tables(trace)[kind].select("start_ns", "end_ns", "pid", "device").collect()
-    return kept(rows, use.matches()).select("start_ns", "end_ns")
+    return rows_of(trace, use, rows).select("start_ns", "end_ns")
 
 
 def _overlap_ns(trace: Trace, use: GpuUse, inside: pl.DataFrame) -> int:
     """By how much the durations of kernels exceed the time that kernels ran."""
     if not _kernels_overlap(trace, use):
         return 0
-    kernels = _of_kind(trace, use, "kernel")
+    kernels = _ran(trace, use, "kernel")
     return overlap_ns(kernels, inside) - overlap_ns(inside, union(kernels))
 
 

@@ -68,8 +68,12 @@ def gpu_uses(trace: Trace) -> tuple[GpuUse, ...]:
 @once_per_trace
 def ops_of(trace: Trace, use: GpuUse) -> pl.DataFrame:
     """The rows of ``op_calls`` that ran on one GPU."""
-    ops = op_calls(trace)
-    return ops if len(gpu_uses(trace)) == 1 else ops.filter(use.matches())
+    return rows_of(trace, use, op_calls(trace))
+
+
+def rows_of(trace: Trace, use: GpuUse, rows: pl.DataFrame) -> pl.DataFrame:
+    """Of rows with ``pid`` and ``device`` those of one GPU; where only one worked, also those that do not say so."""
+    return rows if len(gpu_uses(trace)) == 1 else kept(rows, use.matches())
 
 
 @once_per_trace

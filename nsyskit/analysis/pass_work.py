@@ -18,7 +18,7 @@ def edges_of(passes: pl.DataFrame) -> pl.Series:
     2n is from its last call to the next pass, 0 before the first.
     """
     last_call = pl.min_horizontal("last_call_ns", pl.col("begin_ns").shift(-1))
-    return passes.select(pl.concat_list("begin_ns", last_call).explode().alias("place")).to_series()
+    return passes.select(pl.concat_list("begin_ns", last_call).explode()).to_series()
 
 
 def with_work(trace: Trace, key: tuple[object, ...], passes: pl.DataFrame) -> pl.DataFrame:

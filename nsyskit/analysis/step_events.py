@@ -9,7 +9,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import GRAPH_LAUNCH, calls_named, launched, rows_named
 from nsyskit.analysis.pairing import HANDED_OVER, api_calls, ops_of_kind
-from nsyskit.frames import PIECE_ROWS, groups
+from nsyskit.frames import PIECE_ROWS, groups, kept
 from nsyskit.intervals import count_upto
 from nsyskit.trace import Trace
 
@@ -81,12 +81,15 @@ def _runs(trace: Trace, others: pl.DataFrame | None) -> pl.DataFrame:
     rows = (kernels if graphs.is_empty() else pl.concat([kernels, graphs]).sort()).to_frame("call")
     calls = api_calls(trace).select("start_ns", "end_ns", "pid", "tid")
     pieces = (calls.select(pl.all().gather(piece["call"])).select(_AT) for piece in rows.iter_slices(PIECE_ROWS))
-    if others is None or rows.is_empty():
-        return pl.concat([calls.clear().select(_AT), *pieces])
+    none = calls.clear().select(_AT)
+    if others is None:
+        return pl.concat([none, *pieces])
     edges = {key: own["at"].sort() for key, own in others.group_by("pid", "tid")}
-    found = pl.concat([run for piece in pieces for run in _between(piece, edges)])
+    somebodys = pl.col("pid").is_not_null() & pl.col("tid").is_not_null()
+    found = [run for piece in pieces for run in _between(kept(piece, somebodys), edges)]
     # the last run of a piece goes on in the next one
-    runs = found.group_by("pid", "tid", "block", maintain_order=True).agg(*_RUN)
+    runs = pl.concat([none.with_columns(block=pl.lit(0, pl.Int64)), *found])
+    runs = runs.group_by("pid", "tid", "block", maintain_order=True).agg(*_RUN)
     return runs.sort("pid", "tid", "block").drop("block")
 
 
@@ -94,7 +97,8 @@ def _between(launches: pl.DataFrame, edges: Mapping[tuple[object, ...], pl.Serie
     """The launches of each thread put together by the number of its other events before them, ``block``."""
     for key, own in groups(launches, "pid", "tid"):
         block = count_upto(edges.get(key, own["at"].clear()), own["at"]).set_sorted()  # as launches are, by start
-        yield own.group_by(block.alias("block"), maintain_order=True).agg(pl.col("pid", "tid").first(), *_RUN)
+        runs = own.group_by(block.alias("block"), maintain_order=True).agg(pl.col("pid", "tid").first(), *_RUN)
+        yield runs.select(*own.columns, "block")
 
 
 def _orphan_graphs(trace: Trace) -> pl.DataFrame:

@@ -267,7 +267,7 @@ def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> l
 def _all_places(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> list[pl.DataFrame]:
     """The same for any number of places in one go: those that name the same columns together."""
     frames = []
-    ops = ops.filter(among).with_columns(at=_OVER).sort("at")
+    ops = selected(ops, among, *_PLACES, "end_ns", at=_OVER).sort("at")
     for unnamed, waits in syncs.group_by(pl.col(name).is_null().alias(f"no_{name}") for name in _PLACES):
         known = [name for name, absent in zip(_PLACES, unnamed, strict=True) if not absent]
         reach = pl.col("end_ns").cum_max()

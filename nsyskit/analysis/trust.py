@@ -200,8 +200,6 @@ def _orphans(trace: Trace) -> list[TrustNote]:
 
 def _steps(trace: Trace) -> list[TrustNote]:
     """What lost calls do to steps: their borders are calls."""
-    if not gpu_ops(trace)["call"].null_count():
-        return []
     seen = lost_calls(trace)
     if not seen.touched:
         return []

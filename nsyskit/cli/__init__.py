@@ -18,6 +18,8 @@ from nsyskit.errors import NsyskitError
 from nsyskit.units import printable
 
 _LONGEST_LINE: Final = 900
+_SWITCH_S: Final = 0.0005
+"""Python's own choice is ten times as long."""
 
 COMMANDS: Final[dict[str, str]] = {
     "analyze": "Numbers, verdict and report of one trace.",
@@ -80,9 +82,6 @@ def cli() -> None:
     """Where each token's time goes: Nsight Systems traces of llama.cpp, explained to the nanosecond."""
 
 
-_SWITCH_S = 0.0005
-
-
 def _speak_utf8() -> None:
     """Whatever the locale: a file or a pipe gets UTF-8, a terminal what it can show of it."""
     if isinstance(sys.stdout, TextIOWrapper):
@@ -93,8 +92,9 @@ def _speak_utf8() -> None:
 def main() -> None:
     """Entry point of the console script."""
     # Polars' allocator, read when polars is loaded. A process that ends soon gains nothing by handing pages back early,
-    # and what one thread has freed, small or large, is to serve the next: one arena for all. What lies idle for five
-    # seconds, while a large trace is read, is in pieces too small for what comes.
+    # and what one thread has freed, small or large, is to serve the next: one arena for all. What lies idle for twenty
+    # seconds, of a trace that takes longer, is in pieces too small for what comes. Huge pages take a tenth off the
+    # system's time (ten million kernels: bench/README.md).
     allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:20000,muzzy_decay_ms:0,thp:always"
     os.environ.setdefault("_RJEM_MALLOC_CONF", allocator)
     # Threads that work on columns need the interpreter only for moments; one that computes in Python must not keep them

@@ -7,8 +7,9 @@ together, in a fifth of the time.
 What a database file looks like is documented, and promised not to change: https://www.sqlite.org/fileformat2.html,
 "B-tree Pages" and "Record Format". Only what nsys writes millions of is read here: tables with row ids whose wanted
 columns hold whole numbers or NULL, in records that lie within their page and of which each has as many fields as the
-others beside it. Anything else, damage first of all, raises `NotPlainError`: SQLite reads such a table, and finds the
-words where it cannot be read. Tests hold every value against SQLite's own.
+others beside it. Anything else raises `NotPlainError`: SQLite reads such a table, and finds the words where it cannot
+be read. Row ids and the keys above them are not looked at: rows come in the order of their pages, as in a scan of the
+whole table. Tests hold every value against such a scan.
 """
 
 from __future__ import annotations
@@ -86,13 +87,22 @@ class PageFile:
         """
         level = np.array([root], dtype=np.int64)
         for _ in range(_DEEPEST):
-            if self._reserved or not len(level) <= self._pages or not 1 <= level.min() <= level.max() <= self._pages:
+            if self._reserved or not 1 <= level.min() <= level.max() <= self._pages:
                 raise NotPlainError
             if self._page(int(level[0]))[0] == _LEAF:
                 count = -(-len(level) * self.page_bytes // _PIECE_BYTES)
                 return np.array_split(level, count)
-            level = np.concatenate([_children(self._page(int(number))) for number in level])
+            level = self._below(level)
         raise NotPlainError
+
+    def _below(self, level: _Ints) -> _Ints:
+        found, count = [], 0
+        for number in level:
+            found.append(_children(self._page(int(number))))
+            count += len(found[-1])
+            if count > self._pages:  # some page would stand in two places
+                raise NotPlainError
+        return np.concatenate(found)
 
     def rows(self, leaves: _Ints, fields: Mapping[str, int]) -> pl.DataFrame:
         """The rows of some leaf pages: name -> Int64, of the named fields of their records.

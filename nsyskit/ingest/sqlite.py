@@ -1,6 +1,7 @@
 """SQLite exports, read-only: the file is opened immutable, so that SQLite neither locks it nor puts files beside it.
 
-Rows travel as Arrow batches (ADBC), tables of some size in ranges of row ids on several threads.
+Tables of some size are read on several threads: those of whole numbers from the pages of the file (``pages``), others,
+and what is unusual, in ranges of row ids as Arrow batches (ADBC).
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -42,20 +43,14 @@ _REEXPORT: Final = "export it again with `nsys export --type sqlite --force-over
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A table: the page that its rows are found from, its columns, and at which place of a record each lies.
+    """A table: the page that its rows are found from, its columns, and at which place of a record numbers may lie.
 
-    Not so the key, which may be the id of the row. Where there are computed columns nothing is known of places.
+    No places are known of a key, which may be the id of the row, and none where a column is computed.
     """
 
     root: int
-    columns: set[str] = field(default_factory=set)
-    fields: dict[str, int] = field(default_factory=dict)
-    computed: set[str] = field(default_factory=set)
-
-    def places(self, columns: Sequence[str]) -> dict[str, int] | None:
-        """Where in a record whole numbers of these columns lie; None where that cannot be told."""
-        known = columns and not self.computed and self.fields.keys() >= set(columns) - TEXT_COLUMNS == set(columns)
-        return {column: self.fields[column] for column in columns} if known else None
+    columns: frozenset[str]
+    places: Mapping[str, int]
 
 
 class SqliteSource:
@@ -78,7 +73,7 @@ class SqliteSource:
         return frozenset(self._tables)
 
     def columns(self, table: str) -> frozenset[str]:
-        return frozenset(self._tables[table].columns) if table in self._tables else frozenset()
+        return self._tables[table].columns if table in self._tables else frozenset()
 
     def row_count(self, table: str) -> int:
         if table not in self._tables:
@@ -91,17 +86,18 @@ class SqliteSource:
         return table in self._tables and bool(self._query(f"SELECT 1 FROM {_quoted(table)} LIMIT 1"))
 
     def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
-        ranges = self._row_ranges(table)
+        ranges = self._row_ranges(table)  # of a large table
         found = self._from_pages(table, columns, shape) if ranges else None
         return self._from_rows(table, columns, shape, ranges) if found is None else found
 
     def _from_pages(self, table: str, columns: Sequence[str], shape: Shape) -> pl.DataFrame | None:
         """A large table of whole numbers from the pages of the file; None where only SQLite can read it."""
-        fields = self._tables[table].places(columns)
-        if fields is None:
+        places = self._tables[table].places
+        if not columns or not TEXT_COLUMNS.isdisjoint(columns) or not places.keys() >= set(columns):
             return None
         from nsyskit.ingest.pages import NotPlainError, PageFile
 
+        fields = {column: places[column] for column in columns}
         try:
             with PageFile(self.path) as file:
                 pieces = file.pieces(self._tables[table].root)
@@ -178,17 +174,23 @@ class SqliteSource:
             raise self._damaged(error) from error
 
     def _read_catalogue(self) -> dict[str, _Stored]:
-        tables: dict[str, _Stored] = {}
+        columns: dict[str, list[tuple[str, int, bool]]] = {}
+        roots, computed = {}, set()
         for table, root, column, place, key, hidden in self._query(
             "SELECT m.name, m.rootpage, p.name, p.cid, p.pk, p.hidden"
             " FROM sqlite_master m, pragma_table_xinfo(m.name) p WHERE m.type = 'table'"
         ):
-            stored = tables.setdefault(str(table), _Stored(root or 0))
-            stored.columns.add(str(column))
-            if not key:
-                stored.fields[str(column)] = place or 0
-            stored.computed.update([str(column)] if hidden else [])
-        return tables
+            columns.setdefault(str(table), []).append((str(column), place or 0, not key))
+            roots[str(table)] = root or 0
+            computed.update([str(table)] if hidden else [])
+        return {
+            table: _Stored(
+                roots[table],
+                frozenset(column for column, _, _ in own),
+                {column: place for column, place, stored in own if stored and table not in computed},
+            )
+            for table, own in columns.items()
+        }
 
     def _damaged(self, error: Exception) -> TraceFormatError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

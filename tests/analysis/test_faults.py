@@ -8,12 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tiny_trace import api, awaited, kernel, open_tiny
+from tiny_trace import api, awaited, kernel, memcpy, open_tiny
 
 from nsyskit.analysis.analyze import analyze
+from nsyskit.analysis.devices import devices
 from nsyskit.analysis.faults import clocks, doubled_rows, lost_kernels
+from nsyskit.analysis.steps import find_steps
 from nsyskit.analysis.trust import trust
 from nsyskit.ingest import open_trace
+from nsyskit.trace import Window
 from traces.synth.__main__ import main
 
 TRACES = Path(__file__).parents[2] / "traces"
@@ -138,3 +141,21 @@ def test_rows_that_name_no_process(tmp_path, trace):
     many = faulty(tmp_path, "UPDATE {GPU} SET globalPid = NULL WHERE rowid % 2 = 1", trace=trace)
     assert notes(many)["no_process"] == "error"
     assert analyze(many, only=["verdict", "threads", "sync"]).verdict.bottleneck == "none"
+    for ledger in [ledger for lossy in (few, many) for ledger in devices(lossy).devices]:
+        assert ledger.busy_ns + ledger.idle_ns == ledger.window_ns
+
+
+def test_what_names_no_gpu_ran_on_the_only_one(tmp_path):
+    rows = kernel("k", 5, 13), kernel("k", 20, 30, globalPid=None), memcpy("HtoD", 40, 50)
+    (ledger,) = devices(open_tiny(tmp_path, *rows), window=Window("explicit", 0, 60)).devices
+    assert (ledger.kernel_ns, ledger.memcpy_ns, ledger.idle_ns) == (18, 10, 32)
+
+
+@pytest.mark.parametrize("trace", ["demo", "bench-graph"])
+def test_a_launch_of_nobody_tears_no_step(tmp_path, trace):
+    launches = "nameId IN (SELECT id FROM StringIds WHERE value LIKE 'cudaLaunchKernel%')"
+    table = "CUPTI_ACTIVITY_KIND_RUNTIME"
+    last = f"(SELECT max(rowid) FROM {table} WHERE {launches})"
+    lossy = faulty(tmp_path, f"UPDATE {table} SET globalTid = NULL WHERE rowid = {last}", trace=trace)
+    assert find_steps(lossy).torn == 0
+    assert find_steps(lossy).steps.height == find_steps(open_trace(TRACES / trace / "trace.sqlite")).steps.height

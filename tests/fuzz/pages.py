@@ -37,6 +37,7 @@ def pages(rng: Random, folder: Path) -> None:
 def from_pages(path: Path, fields: Mapping[str, int]) -> pl.DataFrame:
     """The table ``t`` as the reader of pages finds it."""
     with closing(_opened(path)) as connection:
+        connection.execute(f"SELECT {', '.join(fields)} FROM t LIMIT 0")  # the columns may have lost their names
         (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 't'").fetchone() or (0,)
     with PageFile(path) as file:
         return pl.concat([file.rows(leaves, fields) for leaves in file.pieces(root)])
