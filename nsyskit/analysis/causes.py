@@ -11,13 +11,13 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.calls import classify_calls
-from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, ops_of
+from nsyskit.analysis.gpus import GpuUse, busy_of, feeds, gpu_uses, idle_of, ops_of
 from nsyskit.analysis.launches import calls_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.pairing import api_calls, call_classes, gpu_ops, handing
 from nsyskit.frames import kept, selected
-from nsyskit.intervals import clip, complement, intersect, span, split, subtract, union
+from nsyskit.intervals import clip, intersect, span, split, subtract, union
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
@@ -75,17 +75,13 @@ def _idle_by_cause(trace: Trace, use: GpuUse, window: Window) -> dict[str, pl.Da
     if at_once is not None:
         parts["dispatch"], left = at_once
     else:
-        left = _idle(trace, use, window)
+        left = idle_of(trace, use, window)
         for cause, layer in (parts | {"dispatch": union(_pending(trace, use, window))}).items():
             parts[cause], left = split(left, layer)
     layers = inside | {"profiler": union(clip(_profiler(trace, drivers), window.start_ns, window.end_ns))}
     for cause in (cause for cause in CAUSES if cause in layers):
         parts[cause], left = split(left, layers[cause])
     return parts | {"host": left}
-
-
-def _idle(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
-    return complement(busy_of(trace, use), window.start_ns, window.end_ns)
 
 
 def _of_any(trace: Trace, threads: pl.DataFrame, part: str) -> pl.DataFrame:
@@ -181,7 +177,7 @@ def _unknown(trace: Trace, use: GpuUse, window: Window, calls: Sequence[pl.DataF
     pieces = [clip(lost, window.start_ns, window.end_ns).select(_SPAN)]
     orphans = ops_of(trace, use).filter(pl.col("call").is_null())
     if not orphans.is_empty():
-        before_orphans = _idle(trace, use, window).filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
+        before_orphans = idle_of(trace, use, window).filter(pl.col("end_ns").is_in(orphans["start_ns"].implode()))
         pieces.append(subtract(before_orphans, union(pl.concat(calls))).select(_SPAN))
     return union(pl.concat(pieces))
 

@@ -9,14 +9,14 @@ from typing import Final
 import polars as pl
 
 from nsyskit.analysis.causes import CAUSES, causes_over
-from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses, ops_of
+from nsyskit.analysis.gpus import GpuUse, gpu_uses, idle_of, ops_of
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.frames import PIECE_ROWS
 from nsyskit.ggml.decode import parse_name
-from nsyskit.intervals import complement, covered_ns
+from nsyskit.intervals import covered_ns
 from nsyskit.trace import Trace, Window
 
 HIST_EDGES_NS: Final = (1_000, 5_000, 50_000, 500_000, 5_000_000)
@@ -63,7 +63,7 @@ def gaps(trace: Trace, *, window: Window | None = None, top: int = 10) -> GapsRe
 
 @once_per_trace
 def _gaps(trace: Trace, use: GpuUse, window: Window, top: int) -> DeviceGaps:
-    idle = complement(busy_of(trace, use), window.start_ns, window.end_ns)
+    idle = idle_of(trace, use, window)
     tops, counts = [], []
     for piece in idle.iter_slices(PIECE_ROWS) if idle.height else [idle]:
         timed = piece.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))

@@ -15,7 +15,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import gpu_ops, op_calls
 from nsyskit.errors import TraceFormatError
 from nsyskit.frames import distinct, kept
-from nsyskit.intervals import union
+from nsyskit.intervals import complement, union
 from nsyskit.trace import Trace, Window
 
 MOST_GPUS: Final = 128
@@ -80,6 +80,11 @@ def rows_of(trace: Trace, use: GpuUse, rows: pl.DataFrame) -> pl.DataFrame:
 def busy_of(trace: Trace, use: GpuUse) -> pl.DataFrame:
     """When a GPU did anything at all: merged ``start_ns end_ns``, over the whole trace."""
     return union(ops_of(trace, use))
+
+
+def idle_of(trace: Trace, use: GpuUse, window: Window) -> pl.DataFrame:
+    """When a GPU did nothing: merged ``start_ns end_ns``, within the window."""
+    return complement(busy_of(trace, use), window.start_ns, window.end_ns)
 
 
 @once_per_trace

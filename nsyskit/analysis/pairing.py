@@ -52,7 +52,9 @@ def gpu_ops(trace: Trace) -> pl.DataFrame:
     Columns: ``start_ns end_ns pid device context stream kind row`` (``row`` counts within the kind's table) and
     ``call``, the row of ``api_calls`` that handed the operation over, null for an orphan.
     """
-    return by_time([_of_kind(trace, kind) for kind in OP_KINDS])
+    kernels = _of_kind(trace, "kernel")
+    # the others are few, and remembered with more columns
+    return by_time([kernels, *(ops_of_kind(trace, kind).select(kernels.columns) for kind in OP_KINDS[1:])])
 
 
 def _of_kind(trace: Trace, kind: str) -> pl.DataFrame:

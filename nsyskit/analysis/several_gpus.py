@@ -16,12 +16,12 @@ import polars as pl
 from nsyskit.analysis.causes import idle_by_cause
 from nsyskit.analysis.copies import copy_purposes
 from nsyskit.analysis.devices import device_pieces
-from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses
+from nsyskit.analysis.gpus import GpuUse, busy_of, gpu_uses, idle_of
 from nsyskit.analysis.pairing import op_calls
 from nsyskit.analysis.steps import find_steps, op_steps
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.intervals import complement, cover_sets, intersect, length, union
+from nsyskit.intervals import cover_sets, intersect, length, union
 from nsyskit.trace import Trace, Window
 
 OUTSIDE: Final = "outside steps"
@@ -120,7 +120,7 @@ def _waits(trace: Trace, uses: tuple[GpuUse, ...], window: Window) -> pl.DataFra
     rows = []
     for waiting, use in enumerate(uses):
         peer = idle_by_cause(trace, use, window)["peer"]
-        idle = complement(busy_of(trace, use), window.start_ns, window.end_ns)
+        idle = idle_of(trace, use, window)
         for other, fellow in enumerate(uses):
             if other != waiting and set(use.pids) & set(fellow.pids):
                 rows.append((waiting, other, *(length(intersect(one, busy_of(trace, fellow))) for one in (peer, idle))))

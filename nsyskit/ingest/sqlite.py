@@ -58,7 +58,7 @@ class SqliteSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _check_whole(path)
+        self._bytes = _check_whole(path)
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1"
         self._rows: dict[str, int] = {}
         self._reading = Lock()
@@ -120,7 +120,7 @@ class SqliteSource:
     def _in_parallel(
         self, table: str, parts: Sequence[T], fetch: Callable[[T], pl.DataFrame], shape: Shape
     ) -> pl.DataFrame:
-        """The parts of a table, fetched and shaped on several threads, as one frame."""
+        """The parts of a table, fetched and shaped on several threads where there are several, as one frame."""
 
         def piece(part: T) -> tuple[int, pl.DataFrame]:
             # in one chunk, it lets go of the reader's buffers, which are larger
@@ -138,7 +138,7 @@ class SqliteSource:
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
         """Ranges of row ids that together hold the table: one a core at least, each at most ``PIECE_ROWS`` ids."""
-        if self.path.stat().st_size < _RANGE_ROWS * _LEAST_ROW:
+        if self._bytes < _RANGE_ROWS * _LEAST_ROW:
             return []
         try:
             # one query for each end: asked for both at once, SQLite looks at every row
@@ -197,8 +197,11 @@ class SqliteSource:
         return TraceFormatError(f"{self.path.name} cannot be read as an nsys export ({reason})", hint=_REEXPORT)
 
 
-def _check_whole(path: Path) -> None:
-    """Refuse what SQLite would only trip over later: foreign bytes, a cut-off file, a file still being written."""
+def _check_whole(path: Path) -> int:
+    """Refuse what SQLite would only trip over later: foreign bytes, a cut-off file, a file still being written.
+
+    Returns how many bytes a whole one holds.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
@@ -215,6 +218,7 @@ def _check_whole(path: Path) -> None:
                 f"{path.name} is being written: {companion.name} lies beside it",
                 hint="wait until its writer has ended, or export the report again",
             )
+    return size
 
 
 def _selected(column: str) -> str:
