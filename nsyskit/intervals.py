@@ -21,9 +21,8 @@ SPAN: Final = {"start_ns": pl.Int64, "end_ns": pl.Int64}
 """Schema of a frame of bare intervals."""
 
 _start, _end = pl.col("start_ns"), pl.col("end_ns")
-_MANY: Final = 4_096
-_MANY_FOR: Final = 16
-"""From so many instants on, and one for so many values, walking two sorted columns beats searching."""
+MANY: Final = 65_536
+"""From so many rows on numpy is worth the tenth of a second that it takes to import."""
 _A_QUERY: Final = 5_000
 """For so many rows looking up one interval on its own takes as long as adding them up."""
 
@@ -227,12 +226,7 @@ def overlap_ns(rows: pl.DataFrame, merged: pl.DataFrame) -> int:
     """How many ns of all rows together a merged frame covers."""
     if rows.is_empty() or merged.is_empty():
         return 0
-    total = 0
-    for piece, near in _side_by_side(rows, merged):
-        # cutting rows that meet few others is faster than looking up both ends of each
-        few = near.height <= 2 * piece.height
-        total += length(_intersect(piece.select(_start, _end), near)) if few else int(covered_ns(piece, near).sum())
-    return total
+    return sum(int(covered_ns(piece, near).sum()) for piece, near in _side_by_side(rows, merged))
 
 
 def _covered(queries: pl.DataFrame, merged: pl.DataFrame) -> pl.Series:
@@ -323,26 +317,10 @@ def covered_before(instants: pl.Series, merged: pl.DataFrame) -> pl.Series:
 
 def _covered_before(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
     """As ``covered_before`` for each of some columns of instants; what is summed of a frame is summed once for all."""
-    if merged.height <= PIECE_ROWS or not all(instants.is_sorted() for instants in columns):
-        return _covered_at_once(columns, merged)
-    found: list[list[pl.Series]] = [[] for _ in columns]
-    upto, done = 0, [0] * len(columns)
-    for piece in merged.iter_slices(PIECE_ROWS):
-        last = piece.item(-1, "end_ns")
-        stops = [int(instants.search_sorted(last, side="left")) for instants in columns]
-        within = [instants.slice(at, stop - at) for instants, at, stop in zip(columns, done, stops, strict=True)]
-        if any(map(len, within)):
-            for parts, before in zip(found, _covered_at_once(within, piece), strict=True):
-                parts.append(before + upto)
-        upto, done = upto + length(piece), stops
-    beyond = [
-        pl.repeat(upto, len(instants) - at, dtype=pl.Int64, eager=True).alias("before")
-        for instants, at in zip(columns, done, strict=True)
-    ]
-    return [pl.concat([*parts, rest]).rechunk() for parts, rest in zip(found, beyond, strict=True)]
+    if max(merged.height, *map(len, columns)) >= MANY and all(map(_ascends, columns)):
+        from nsyskit import ascending
 
-
-def _covered_at_once(columns: Sequence[pl.Series], merged: pl.DataFrame) -> list[pl.Series]:
+        return ascending.covered_before(columns, merged)
     rows = merged.select(_start, _end, (_end - _start).cum_sum().alias("total"))
     starts = rows.get_column("start_ns")
     found = [count_upto(starts, instants).alias("found") - 1 for instants in columns]
@@ -359,28 +337,23 @@ def _upto(instants: pl.Series, rows: pl.DataFrame, found: pl.Series) -> pl.Serie
 
 def count_upto(values: pl.Series, instants: pl.Series) -> pl.Series:
     """How many of the sorted ``values`` are at or before each instant: Int64, in the order of ``instants``."""
-    return _count(values, instants, at_too=True)
+    return _count(values, instants, "right")
 
 
 def count_before(values: pl.Series, instants: pl.Series) -> pl.Series:
     """How many of the sorted ``values`` are before each instant: Int64, in the order of ``instants``."""
-    return _count(values, instants, at_too=False)
+    return _count(values, instants, "left")
 
 
-def _count(values: pl.Series, instants: pl.Series, *, at_too: bool) -> pl.Series:
-    side: Literal["left", "right"] = "right" if at_too else "left"
-    ordered = len(instants) > 0 and not instants.null_count() and instants.is_sorted()
-    before = 0
-    if ordered and len(values) > _MANY:  # only what lies between the first and the last has to be looked at
-        before, until = (int(values.search_sorted(edge, side=side)) for edge in (instants[0], instants[-1]))
-        values = values.slice(before, until - before)
-    if not ordered or len(instants) < max(_MANY, len(values) // _MANY_FOR):
-        found = values.search_sorted(instants, side=side)
-        # its own counts are unsigned and would wrap below zero
-        return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64) + before
-    # Two sorted columns are walked side by side in a third of the time that as many binary searches take.
-    left = pl.DataFrame([instants.alias("at").set_sorted()])
-    counts = pl.int_range(before + 1, before + len(values) + 1, eager=True).alias("count")
-    right = pl.DataFrame([values.alias("at").set_sorted(), counts])
-    found = left.join_asof(right, on="at", strategy="backward", allow_exact_matches=at_too).get_column("count")
-    return found.fill_null(before)
+def _count(values: pl.Series, instants: pl.Series, side: Literal["left", "right"]) -> pl.Series:
+    if max(len(values), len(instants)) >= MANY and _ascends(instants) and not values.null_count():
+        from nsyskit import ascending
+
+        return ascending.count(values, instants, side)
+    found = values.search_sorted(instants, side=side)
+    # its own counts are unsigned and would wrap below zero
+    return pl.Series([found] if isinstance(found, int) else found).cast(pl.Int64)
+
+
+def _ascends(instants: pl.Series) -> bool:
+    return not instants.null_count() and instants.is_sorted()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsyskit import ascending
 from nsyskit import intervals as iv
 
 LOW, HIGH = -8, 20
@@ -35,13 +36,15 @@ def merged(instants_: set[int]) -> list[tuple[int, int]]:
     return list(zip(starts, ends, strict=True))
 
 
-@pytest.fixture(autouse=True, scope="module", params=[(0, 99), (99, 99), (99, 2)], ids=["walked", "searched", "pieces"])
+@pytest.fixture(autouse=True, scope="module", params=[(99, 99), (99, 2), (0, 99), (0, 2)])
 def ways_of_large_frames(request):
-    """Sorted columns are walked side by side or searched, whole or in pieces, by their size: tested on small ones."""
-    usual = iv._MANY, iv.PIECE_ROWS
-    iv._MANY, iv.PIECE_ROWS = request.param
+    """Many rows are held against each other with numpy, whole or in pieces: tested on few, and without."""
+    usual = iv.MANY, iv.PIECE_ROWS
+    iv.MANY, iv.PIECE_ROWS = request.param
+    ascending.PIECE_ROWS = iv.PIECE_ROWS
     yield
-    iv._MANY, iv.PIECE_ROWS = usual
+    iv.MANY, iv.PIECE_ROWS = usual
+    ascending.PIECE_ROWS = iv.PIECE_ROWS
 
 
 # --- by hand

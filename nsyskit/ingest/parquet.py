@@ -9,7 +9,7 @@ from typing import TypeVar
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.frames import joined
+from nsyskit.frames import with_literals
 from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
@@ -62,7 +62,11 @@ class ParquetSource:
             frame = self._guarded(table, scan.collect)
             return shape(self._guarded(table, lambda: frame.select(_plain(frame[name]) for name in columns)))
 
-        return joined(piece(first) for first in range(0, max(rows, 1), _PIECE_ROWS))
+        if rows <= _PIECE_ROWS:
+            return with_literals(piece(0).rechunk())
+        from nsyskit.ingest.pieces import gathered
+
+        return gathered((piece(first) for first in range(0, rows, _PIECE_ROWS)), rows)
 
     def _guarded(self, table: str, read: Callable[[], T]) -> T:
         try:

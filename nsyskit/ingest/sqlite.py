@@ -24,12 +24,11 @@ import adbc_driver_sqlite
 import polars as pl
 
 from nsyskit.errors import TraceFormatError
-from nsyskit.frames import PIECE_ROWS, joined
+from nsyskit.frames import PIECE_ROWS, with_literals
 from nsyskit.ingest.source import Shape, as_stored
 from nsyskit.nsys_schema import SIGNATURE_TABLES, TEXT_COLUMNS
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
@@ -87,10 +86,12 @@ class SqliteSource:
 
     def read(self, table: str, columns: Sequence[str], shape: Shape = as_stored) -> pl.DataFrame:
         ranges = self._row_ranges(table)  # of a large table
-        found = self._from_pages(table, columns, shape) if ranges else None
+        found = self._from_pages(table, columns, shape, ranges) if ranges else None
         return self._from_rows(table, columns, shape, ranges) if found is None else found
 
-    def _from_pages(self, table: str, columns: Sequence[str], shape: Shape) -> pl.DataFrame | None:
+    def _from_pages(
+        self, table: str, columns: Sequence[str], shape: Shape, ranges: Sequence[tuple[int, int]]
+    ) -> pl.DataFrame | None:
         """A large table of whole numbers from the pages of the file; None where only SQLite can read it."""
         places = self._tables[table].places
         if not columns or not TEXT_COLUMNS.isdisjoint(columns) or not places.keys() >= set(columns):
@@ -101,7 +102,7 @@ class SqliteSource:
         try:
             with PageFile(self.path) as file:
                 pieces = file.pieces(self._tables[table].root)
-                return self._in_parallel(table, pieces, lambda leaves: file.rows(leaves, fields), shape)
+                return self._in_parallel(table, pieces, _ids(ranges), lambda leaves: file.rows(leaves, fields), shape)
         except (NotPlainError, OSError):
             return None
 
@@ -115,26 +116,30 @@ class SqliteSource:
         def fetch(query: str) -> pl.DataFrame:
             return _typed(self._fetch(query), table, columns, self.path)
 
-        return self._in_parallel(table, queries, fetch, shape)
+        return self._in_parallel(table, queries, _ids(ranges), fetch, shape)
 
     def _in_parallel(
-        self, table: str, parts: Sequence[T], fetch: Callable[[T], pl.DataFrame], shape: Shape
+        self, table: str, parts: Sequence[T], most: int, fetch: Callable[[T], pl.DataFrame], shape: Shape
     ) -> pl.DataFrame:
         """The parts of a table, fetched and shaped on several threads where there are several, as one frame."""
+        heights = []
 
-        def piece(part: T) -> tuple[int, pl.DataFrame]:
-            # in one chunk, it lets go of the reader's buffers, which are larger
+        def piece(part: T) -> pl.DataFrame:
             rows = fetch(part)
-            return rows.height, shape(rows).rechunk()
+            heights.append(rows.height)
+            # in one chunk, it lets go of the reader's buffers, which are larger
+            return shape(rows).rechunk()
 
-        heights, pieces = zip(*(self._side_by_side(piece, parts) if len(parts) > 1 else map(piece, parts)), strict=True)
+        if len(parts) > 1:
+            from nsyskit.ingest.pieces import gathered
+
+            # one table after the other: all cores are at it, and pieces of two tables would fill the memory
+            with self._reading, ThreadPoolExecutor(max_workers=min(len(parts), os.cpu_count() or 1)) as pool:
+                frame = gathered(pool.map(piece, parts), most)
+        else:
+            frame = with_literals(piece(parts[0]))
         self._rows[table] = sum(heights)
-        return joined(pieces)
-
-    def _side_by_side(self, run: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-        # one table after the other: all cores are at it, and pieces of two tables would fill the memory
-        with self._reading, ThreadPoolExecutor(max_workers=min(len(parts), os.cpu_count() or 1)) as pool:
-            return list(pool.map(run, parts))
+        return frame
 
     def _row_ranges(self, table: str) -> list[tuple[int, int]]:
         """Ranges of row ids that together hold the table: one a core at least, each at most ``PIECE_ROWS`` ids."""
@@ -219,6 +224,11 @@ def _check_whole(path: Path) -> int:
                 hint="wait until its writer has ended, or export the report again",
             )
     return size
+
+
+def _ids(ranges: Sequence[tuple[int, int]]) -> int:
+    """How many rows there are, if each id is one."""
+    return ranges[-1][1] - ranges[0][0] + 1 if ranges else 0
 
 
 def _selected(column: str) -> str:
