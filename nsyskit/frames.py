@@ -9,29 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import polars as pl
-import polars.selectors as cs
 
 _LOWS: Final = 1 << 32
 """As many as there are of Int32."""
-PIECE_ROWS: Final = 131_072
-"""Small enough that the columns of a piece stay in a core's cache, and the next piece reuses the memory of the last."""
+PIECE_ROWS: Final = 524_288
+"""Small enough that a piece takes little memory, which the next one uses again; a quarter of it costs a tenth more."""
+_FEW_GROUPS: Final = 500
+"""So many frames are made sooner than one is looked through at random."""
 
 
 def with_literals(frame: pl.DataFrame) -> pl.DataFrame:
     """The same frame; a column of whole numbers that says the same in every row is held as that one value."""
     return frame.with_columns(constants_of([frame]).values())
-
-
-def joined(pieces: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """The pieces as one frame of one chunk a column, columns as in ``with_literals``. The pieces are used up.
-
-    A column at a time: never more than one is there twice.
-    """
-    parts = list(pieces)
-    names, constants = parts[0].columns, constants_of(parts)
-    varying = [name for name in names if name not in constants] or names  # literals alone do not tell the height
-    columns = [pl.concat([part.drop_in_place(name) for part in parts], rechunk=True) for name in varying]
-    return pl.DataFrame(columns).with_columns(constants.values()).select(names)
 
 
 def by_time(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -89,12 +78,59 @@ def groups(frame: pl.DataFrame, *keys: str) -> Iterator[tuple[tuple[object, ...]
     return iter(frame.group_by(keys, maintain_order=True))
 
 
-def selected(frame: pl.DataFrame, where: pl.Expr, *names: str, **columns: pl.Expr) -> pl.DataFrame:
-    """Columns of the rows for which a condition holds, in order, a piece at a time: nothing else of them is copied."""
+def by_group(pieces: Iterable[pl.DataFrame], keys: Sequence[str], *aggregates: pl.Expr) -> pl.DataFrame:
+    """As ``group_by(keys).agg(aggregates)`` of all pieces together, of which there is one at least; in no order.
+
+    Few groups are taken apart first: what lies side by side is added up in a quarter of the time.
+    """
+    apart: dict[tuple[object, ...], list[pl.DataFrame]] = {}
+    mixed: list[pl.DataFrame] = []
+    for piece in pieces:
+        same = constants_of([piece.select(keys)])
+        varying = [key for key in keys if key not in same] or keys[:1]  # one key is told apart faster than five
+        if not piece.height or max(len(apart), piece.select(varying).n_unique()) > _FEW_GROUPS:
+            mixed.append(piece)
+            continue
+        for rows in piece.partition_by(varying):
+            apart.setdefault(rows.select(keys).row(0), []).append(with_literals(rows))  # keys take no memory
+    if not apart or any(piece.height for piece in mixed):
+        rest = [rows for parts in apart.values() for rows in parts]
+        return pl.concat([*rest, *mixed], how="vertical_relaxed").group_by(keys).agg(*aggregates)
+    found = []
+    while apart:  # the parts of a group are let go before those of the next are put together
+        _, parts = apart.popitem()
+        group = pl.concat([rows.drop(keys) for rows in parts], how="vertical_relaxed", rechunk=True)
+        found.append(parts[0].select(keys).head(1).hstack(group.select(*aggregates)))
+    return pl.concat(found)
+
+
+def narrowed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same numbers; columns of Int64 whose numbers are small take half the memory, as Int32."""
+    wide = frame.select(pl.col(pl.Int64))
+    if not frame.height or not wide.width:
+        return frame
+    lows, highs = (wide.select(end).row(0, named=True) for end in (pl.all().min(), pl.all().max()))
+    small = [name for name in wide.columns if -_LOWS // 2 <= (lows[name] or 0) <= (highs[name] or 0) < _LOWS // 2]
+    return frame.with_columns(pl.col(small).cast(pl.Int32))
+
+
+def in_runs(frame: pl.DataFrame, key: str) -> pl.DataFrame:
+    """The same frame; rows of a key that ascends need not be hashed to be grouped."""
+    return frame.with_columns(pl.col(key).set_sorted()) if frame.get_column(key).is_sorted() else frame
+
+
+def selected(
+    frame: pl.DataFrame, where: pl.Expr, *names: str, narrow: bool = False, **columns: pl.Expr
+) -> pl.DataFrame:
+    """Columns of the rows for which a condition holds, in order, a piece at a time: nothing else of them is copied.
+
+    They may be ``narrowed``.
+    """
     looked_at = {name for expression in (where, *columns.values()) for name in expression.meta.root_names()}
     rows = frame.select(*{*names, *looked_at})
-    pieces = [piece.filter(where).select(*names, **columns) for piece in rows.iter_slices(PIECE_ROWS)]
-    return pl.concat(pieces).rechunk() if pieces else frame.select(*names, **columns)
+    found = (piece.filter(where).select(*names, **columns) for piece in rows.iter_slices(PIECE_ROWS))
+    pieces = [narrowed(piece) if narrow else piece for piece in found] or [frame.clear().select(*names, **columns)]
+    return pl.concat(pieces, how="vertical_relaxed").rechunk()
 
 
 def marked(height: int, rows: pl.Series) -> pl.Series:
@@ -126,12 +162,14 @@ def summed(frame: pl.DataFrame, *aggregates: pl.Expr, before: int = 0) -> tuple[
 
 def constants_of(parts: Sequence[pl.DataFrame]) -> dict[str, pl.Expr]:
     """The columns of whole numbers that say the same in every row of all parts: name -> literal."""
-    numbers = cs.integer() | cs.boolean()
-    lows, highs = (pl.concat([part.select(end) for part in parts]) for end in (numbers.min(), numbers.max()))
-    nulls = pl.concat([part.select(numbers.null_count()) for part in parts]).sum()
-    low, high = lows.min(), highs.max()
-    return {
-        name: pl.lit(low.item(0, name), dtype).alias(name)
-        for name, dtype in low.schema.items()
-        if low.item(0, name) is not None and low.item(0, name) == high.item(0, name) and not nulls.item(0, name)
-    }
+    filled = [part for part in parts if part.height]
+    if not filled:
+        return {}
+    schema, said = filled[0].schema, filled[0].row(0, named=True)
+    ends = [part.row(at, named=True) for part in filled for at in (0, -1)]
+    # most columns differ at once, and need not be looked through
+    names = [name for name, dtype in schema.items() if dtype.is_integer() or dtype == pl.Boolean]
+    names = [name for name in names if said[name] is not None and all(end[name] == said[name] for end in ends)]
+    everywhere = [(pl.col(name) == pl.lit(said[name], schema[name])).all(ignore_nulls=False) for name in names]
+    found = [part.select(everywhere).row(0, named=True) for part in filled] if names else []
+    return {name: pl.lit(said[name], schema[name]).alias(name) for name in names if all(same[name] for same in found)}

@@ -6,22 +6,26 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from nsyskit import frames
 from nsyskit.frames import (
     ascends,
+    by_group,
     by_time,
     distinct,
     groups,
+    in_runs,
     is_by_time,
-    joined,
     kept,
+    narrowed,
     packed,
     selected,
     summed,
     unpacked,
     with_literals,
 )
+from nsyskit.ingest.pieces import gathered
 
 NUMBER = st.one_of(st.none(), st.integers(0, 2))
 ROWS = st.lists(st.tuples(NUMBER, NUMBER, st.sampled_from(["x", "y"])), max_size=12)
@@ -55,14 +59,62 @@ def test_a_literal_takes_no_memory():
 
 
 @given(st.lists(ROWS, min_size=1, max_size=4))
-def test_joined_are_all_rows_in_order(parts):
-    found = joined([table(rows) for rows in parts])
-    assert found.equals(table([row for rows in parts for row in rows]))
-    assert found.n_chunks() == 1
+def test_gathered_are_all_rows_in_order(parts):
+    for most in (0, 3, 100):  # that are expected
+        found = gathered((table(rows) for rows in parts), most)
+        assert found.equals(table([row for rows in parts for row in rows]))
+        assert found.n_chunks() == 1
 
 
-def test_joined_literals_alone_keep_their_height():
-    assert joined([pl.DataFrame({"a": [1, 1]}), pl.DataFrame({"a": [1]})])["a"].to_list() == [1, 1, 1]
+def test_gathered_columns_of_one_number_take_no_memory_and_keep_their_height():
+    pieces = [pl.DataFrame({"a": [7] * height}, schema={"a": pl.Int32}) for height in (2, 0, 1)]
+    assert gathered(pieces, 3)["a"].to_list() == [7, 7, 7]
+    wide = [piece.with_columns(b=pl.int_range(pl.len())) for piece in pieces]
+    assert gathered(wide, 3).estimated_size() == 4 + 3 * 8
+    assert gathered([*pieces, pieces[0] + 1], 3)["a"].to_list() == [7, 7, 7, 8, 8]
+
+
+def test_gathered_numbers_keep_their_width():
+    pieces = [pl.DataFrame({"a": [at, -at]}, schema={"a": pl.Int16}) for at in range(3)]
+    assert gathered(pieces, 6).equals(pl.DataFrame({"a": [0, 0, 1, -1, 2, -2]}, schema={"a": pl.Int16}))
+
+
+@given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from([1, 100]))
+def test_by_group_is_group_by(parts, few):
+    pieces = [table(rows) for rows in parts]
+    aggregates = (
+        pl.len().alias("rows"),
+        pl.col("b").sum(),
+        pl.col("b").mean().alias("mean"),
+        pl.col("b").max().alias("most"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "_FEW_GROUPS", few)
+        for keys in (["a"], ["a", "text"]):
+            expected = pl.concat(pieces).group_by(keys).agg(*aggregates)
+            found = by_group(iter(pieces), keys, *aggregates)
+            assert_frame_equal(found.select(expected.columns), expected, check_row_order=False)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(-3, 3)), max_size=4), ROWS)
+def test_narrowed_numbers_are_the_same(numbers, rows):
+    both = [pl.DataFrame({"n": numbers}, schema={"n": pl.Int64}), table(rows)]
+    frame = pl.concat([part.head(min(len(numbers), len(rows))) for part in both], how="horizontal")
+    assert narrowed(frame).cast({"n": pl.Int64}).equals(frame)
+
+
+def test_narrowed_columns_take_half_the_memory():
+    ends = -(2**31), 2**31 - 1
+    frame = pl.DataFrame({"small": ends, "large": (ends[0] - 1, 0), "huge": (0, ends[1] + 1)})
+    assert list(narrowed(frame).dtypes) == [pl.Int32, pl.Int64, pl.Int64]
+
+
+@given(ROWS)
+def test_groups_in_runs_are_the_same(rows):
+    frame = table(rows)
+    for one in (frame, frame.sort("a"), frame.sort("a", nulls_last=True), frame.drop_nulls().sort("a")):
+        found, expected = (each.group_by("a").agg(pl.col("b").sum(), pl.len()) for each in (in_runs(one, "a"), one))
+        assert_frame_equal(found, expected, check_row_order=False)
 
 
 @given(st.lists(SPANS, min_size=1, max_size=3))

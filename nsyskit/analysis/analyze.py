@@ -167,9 +167,10 @@ def analyze(
     wanted -= {"limits"} if load is None and "limits" not in only else set()
     wanted -= {"roles"} if (load is None or load.model is None) and "roles" not in only else set()
     runs = {name: partial(run, **options.get(name, {})) for name, run in SECTIONS.items() if name in wanted}
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=1 + (os.cpu_count() or 1)) as pool:
         # They share what they derive from the trace, and hardly any of their time holds the interpreter's lock. What
-        # most of them start from goes first, side by side, or the first to need it would keep the others waiting.
+        # most of them start from goes first, side by side, or the first to need it would keep the others waiting; one
+        # more of them than there are cores, for some do wait.
         for derive in (find_steps, whole_pieces) if wanted - _PLAIN else ():
             pool.submit(derive, trace)
         begun = {

@@ -10,7 +10,7 @@ import polars as pl
 
 from nsyskit.analysis.launches import GRAPH_LAUNCH, LAUNCH, launched, rows_named, within
 from nsyskit.analysis.memo import once_per_trace
-from nsyskit.analysis.pairing import api_names, gpu_ops, handing, op_calls
+from nsyskit.analysis.pairing import api_calls, api_names, gpu_ops, handing, op_calls
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
 from nsyskit.frames import selected, summed
@@ -111,7 +111,7 @@ def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
     launches, named = (within(trace, rows, window) for rows in (launched(trace), rows_named(trace, LAUNCH)))
     quantiles: dict[str, Quantiles] = {}
     for name in ("api_ns", "queue_ns", "kern_ns", "total_ns"):  # all pairs at once would be the largest frame of all
-        quantiles[name] = _quantiles(launch_pairs(trace, window, [name]).to_series())
+        quantiles[name] = _quantiles(launch_pairs(trace, window, [name], narrow=True).to_series())
     pairs, shorter = summed(
         _kernels(trace), _in(window).sum(), (_in(window) & (PAIR["kern_ns"] < PAIR["api_ns"])).sum()
     )
@@ -127,9 +127,14 @@ def launch(trace: Trace, *, window: Window | None = None) -> LaunchResult:
     )
 
 
-def launch_pairs(trace: Trace, window: Window, columns: Sequence[str] = tuple(PAIR)) -> pl.DataFrame:
-    """Kernels whose launch call starts in the window: ``call api_ns queue_ns kern_ns total_ns``, or some of these."""
-    return selected(_kernels(trace), _in(window), **{name: PAIR[name] for name in columns})
+def launch_pairs(
+    trace: Trace, window: Window, columns: Sequence[str] = tuple(PAIR), *, narrow: bool = False
+) -> pl.DataFrame:
+    """Kernels whose launch call starts in the window: ``call api_ns queue_ns kern_ns total_ns``, or some of these.
+
+    Times are Int64, or as narrow as the largest allows.
+    """
+    return selected(_kernels(trace), _in(window), narrow=narrow, **{name: PAIR[name] for name in columns})
 
 
 @once_per_trace
@@ -158,7 +163,8 @@ def _graph_health(trace: Trace, window: Window) -> GraphHealth:
     rows = {kind: within(trace, rows_named(trace, pattern), window) for kind, pattern in GRAPH_CALLS.items()}
     whole = gpu_ops(trace).filter(pl.col("kind") == "graph")["call"].drop_nulls().unique()
     by_graph = api_names(trace).filter(pl.col("base_name").str.contains(GRAPH_CALLS["launches"]))["name_id"]
-    of_graphs = (pl.col("kind") == "kernel") & pl.col("call_name_id").is_in(by_graph.implode())
+    called = pl.lit(api_calls(trace)["name_id"]).gather("call")
+    of_graphs = (pl.col("kind") == "kernel") & called.is_in(by_graph.implode())
     (nodes,) = summed(op_calls(trace), of_graphs.sum()) if len(by_graph) else (0,)
     return GraphHealth(
         **{kind: len(calls) for kind, calls in rows.items()},

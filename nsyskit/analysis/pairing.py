@@ -14,7 +14,7 @@ import polars as pl
 from nsyskit.analysis.calls import classify_calls
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
-from nsyskit.frames import ascends, by_time, distinct, kept, marked, with_literals
+from nsyskit.frames import PIECE_ROWS, ascends, by_time, distinct, marked, selected, with_literals
 from nsyskit.trace import Trace
 
 OP_KINDS: Final = ("kernel", "memcpy", "memset", "graph")
@@ -84,29 +84,48 @@ def matches(table: pl.DataFrame, rows: pl.DataFrame) -> pl.Series:
 
     The ids of one process are distinct among its calls; a damaged file may repeat one, then the first row counts.
     """
-    keys = table.select("pid", "correlation_id", row=pl.int_range(pl.len(), dtype=ROW))
-    keys = kept(keys, pl.col("correlation_id").is_not_null())
-    pids = distinct(rows.select("pid")).drop_nulls()["pid"].to_list()
+    keys = table.select("pid", "correlation_id")
+    known, pids = keys["correlation_id"].is_not_null(), distinct(rows.select("pid")).drop_nulls()["pid"].to_list()
     found = pl.repeat(None, rows.height, dtype=ROW, eager=True)
     for pid in pids:
-        own = kept(keys, pl.col("pid") == pid)
+        of_pid = known & keys.select(pl.col("pid") == pid).to_series()
         if len(pids) == 1:
-            return looked_up(own["correlation_id"], own["row"], rows["correlation_id"])
+            return _places(keys["correlation_id"], of_pid, rows["correlation_id"])
         here = pl.col("pid") == pid
         wanted = rows.select(pl.when(here).then("correlation_id")).to_series()
-        of_pid = looked_up(own["correlation_id"], own["row"], wanted)
-        found = rows.select(pl.when(here).then(of_pid).otherwise(found)).to_series()
+        own = _places(keys["correlation_id"], of_pid, wanted)
+        found = rows.select(pl.when(here).then(own).otherwise(found)).to_series()
     return found
 
 
-def looked_up(keys: pl.Series, rows: pl.Series, wanted: pl.Series) -> pl.Series:
-    """The row number of each wanted key, null without one; of equal keys the first counts.
+def _places(keys: pl.Series, among: pl.Series, wanted: pl.Series) -> pl.Series:
+    """The row number of each wanted key, null without one; only rows ``among`` these take part."""
+    if among.all(ignore_nulls=False):  # as nearly always; their numbers need not be written down
+        return looked_up(keys, wanted)
+    rows = pl.select(pl.arg_where(among)).to_series()
+    return rows.gather(looked_up(keys.gather(rows), wanted)).cast(ROW)
 
-    CUPTI counts correlation ids up, so that a table indexed by them is small and much faster than a hash join.
-    """
+
+def looked_up(keys: pl.Series, wanted: pl.Series) -> pl.Series:
+    """The place of each wanted key, null without one; of equal keys the first counts."""
+    if len(wanted) <= PIECE_ROWS or not ascends(keys):
+        return _looked_up(keys, wanted)
+    pieces = []
+    for first in range(0, len(wanted), PIECE_ROWS):
+        piece = wanted.slice(first, PIECE_ROWS)
+        ends = piece.to_frame().select(low=pl.all().min(), high=pl.all().max())
+        low, stop = int(keys.search_sorted(ends["low"], "left")[0]), int(keys.search_sorted(ends["high"], "right")[0])
+        near = keys.slice(low, stop - low)
+        pieces.append((_looked_up(near, piece) + low).cast(ROW))
+    return pl.concat(pieces, rechunk=True)
+
+
+def _looked_up(keys: pl.Series, wanted: pl.Series) -> pl.Series:
+    """CUPTI counts correlation ids up, so that a table indexed by them is small and much faster than a hash join."""
     if keys.is_empty():
         return pl.repeat(None, len(wanted), dtype=ROW, eager=True)
     low, high = int(keys.min()), int(keys.max())  # type: ignore[arg-type]
+    rows = pl.int_range(len(keys), dtype=ROW, eager=True)
     if high - low > _DENSE * max(len(keys), 1_000):
         frame = pl.DataFrame({"key": keys, "row": rows}).unique("key", keep="first", maintain_order=True)
         return pl.DataFrame({"key": wanted}).join(frame, on="key", how="left", maintain_order="left")["row"]
@@ -122,7 +141,7 @@ def looked_up(keys: pl.Series, rows: pl.Series, wanted: pl.Series) -> pl.Series:
 
 @once_per_trace
 def op_calls(trace: Trace) -> pl.DataFrame:
-    """``gpu_ops`` with their calls beside them: ``call_start_ns call_end_ns tid call_name_id``, null for orphans."""
+    """``gpu_ops`` with their calls beside them: ``call_start_ns call_end_ns tid``, null for orphans."""
     return _with_calls(trace, gpu_ops(trace))
 
 
@@ -134,7 +153,7 @@ def ops_of_kind(trace: Trace, kind: str) -> pl.DataFrame:
 
 def _with_calls(trace: Trace, ops: pl.DataFrame) -> pl.DataFrame:
     calls = api_calls(trace)
-    names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid", "name_id": "call_name_id"}
+    names = {"start_ns": "call_start_ns", "end_ns": "call_end_ns", "tid": "tid"}
     of_calls = calls.select(pl.col(old).gather(ops["call"]).alias(new) for old, new in names.items())
     return pl.concat([ops, with_literals(of_calls)], how="horizontal")  # hstack would write literals out
 
@@ -146,10 +165,11 @@ def call_classes(trace: Trace) -> pl.Series:
     One exception to the names: a copy with a pageable host side whose call ends at or after the end of its own copy on
     the GPU has blocked, and is ``sync`` whatever its name.
     """
-    ids, names = api_calls(trace)["name_id"], api_names(trace)
-    classes = ids.replace_strict(
+    names = api_names(trace)
+    classified = pl.col("name_id").replace_strict(
         names["name_id"], names["class"].cast(CallClass), default="cuda", return_dtype=CallClass
     )
+    classes = selected(api_calls(trace), pl.lit(value=True), name_id=classified).to_series()
     blocked = blocking_copies(trace)["call"].unique()
     return classes if blocked.is_empty() else classes.scatter(blocked, "sync")
 

@@ -7,7 +7,7 @@ import polars as pl
 from nsyskit.analysis.hotspots import kernel_facts
 from nsyskit.analysis.pairing import op_calls
 from nsyskit.analysis.step_events import of_thread
-from nsyskit.frames import PIECE_ROWS, kept
+from nsyskit.frames import PIECE_ROWS, in_runs, kept
 from nsyskit.intervals import count_upto
 from nsyskit.trace import Trace
 
@@ -58,4 +58,6 @@ def _work(trace: Trace, key: tuple[object, ...], passes: pl.DataFrame) -> pl.Dat
 
 
 def _per_place(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.group_by("place").agg(pl.col("op_end_ns").max(), pl.col("vector_ns", "product_ns").sum())
+    return (
+        in_runs(rows, "place").group_by("place").agg(pl.col("op_end_ns").max(), pl.col("vector_ns", "product_ns").sum())
+    )

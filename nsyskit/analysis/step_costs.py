@@ -17,10 +17,11 @@ from nsyskit.analysis.launches import GRAPH_LAUNCH, launched, rows_named
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.pairing import HANDED_OVER, api_calls, call_classes, op_calls
 from nsyskit.analysis.prompt_cost import PromptCost, prompt_cost
+from nsyskit.analysis.step_events import of_thread
 from nsyskit.analysis.steps import find_steps, inside_steps, op_steps
 from nsyskit.analysis.windows import steady_window, window_all
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import PIECE_ROWS, kept, packed, unpacked
+from nsyskit.frames import PIECE_ROWS, in_runs, packed, unpacked
 from nsyskit.intervals import clip, count_before, covered_ns, intersect, length, overlap_ns, union
 from nsyskit.trace import Trace, Window
 
@@ -136,7 +137,7 @@ def _offload(trace: Trace, use: GpuUse, window: Window, inside: pl.DataFrame) ->
     own = (pl.lit(forward_ends).gather("step") > HANDED_OVER) & use.matches()
     span_of = pl.col("start_ns").min(), pl.col("end_ns").max()
     rows = (piece.select("step", "start_ns", "end_ns", own=own) for piece in ops.iter_slices(PIECE_ROWS))
-    pieces = [piece.filter("own").group_by("step").agg(span_of) for piece in rows]
+    pieces = [in_runs(piece.filter("own"), "step").group_by("step").agg(span_of) for piece in rows]
     spans = pl.concat(pieces).group_by("step").agg(span_of)
     idle = device_pieces(trace, use, window)
     host = union(pl.concat([idle[cause] for cause in ("host", "os", "blocked")]))
@@ -165,20 +166,25 @@ def _counts(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
     counts = {
         "kernels": _per_step(kernels["index"], rows.height, kernels["count"]),
         "copies": _per_step(op_steps(trace).filter(op_calls(trace)["kind"] == "memcpy"), rows.height),
-    } | {name: _calls_per_step(trace, rows, called) for name, called in calls.items()}
+    } | _calls_per_step(trace, rows, calls)
     return pl.DataFrame([counts[name].alias(name) for name in (*COUNTS[:-1], *_EVENTS)])
 
 
-def _calls_per_step(trace: Trace, rows: pl.DataFrame, calls: pl.Series) -> pl.Series:
-    """How many of ascending rows of ``api_calls`` begin within each step, on its thread."""
-    begins = api_calls(trace).select(pl.col("start_ns", "pid", "tid").gather(calls))
-    counted = [pl.Series(dtype=pl.Int64)]
+def _calls_per_step(trace: Trace, rows: pl.DataFrame, calls: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
+    """How many of ascending rows of ``api_calls`` begin within each step, on its thread; by their names."""
+    every = api_calls(trace).select("start_ns", "pid", "tid")
+    counted = {name: [pl.Series(dtype=pl.Int64)] for name in calls}
     order = [pl.Series(dtype=pl.Int64)]
-    for (pid, tid), own in rows.group_by("pid", "tid", maintain_order=True):
-        starts = kept(begins, (pl.col("pid") == pid) & (pl.col("tid") == tid))["start_ns"]
-        counted.append(count_before(starts, own["end_ns"]) - count_before(starts, own["begin_ns"]))
+    for key, own in rows.group_by("pid", "tid", maintain_order=True):
+        first, stop = (count_before(every["start_ns"], own[edge]) for edge in ("begin_ns", "end_ns"))
+        on_thread = every.select(of_thread(key).fill_null(value=False)).to_series()
+        for name, called in calls.items():
+            mine = called if on_thread.all() else called.filter(on_thread.gather(called))
+            upto_first, upto_stop = (count_before(mine, row.cast(mine.dtype)) for row in (first, stop))
+            counted[name].append(upto_stop - upto_first)
         order.append(own["index"])
-    return pl.concat(counted)[pl.concat(order).arg_sort()]
+    at = pl.concat(order).arg_sort()
+    return {name: pl.concat(parts)[at] for name, parts in counted.items()}
 
 
 def _per_step(steps_of: pl.Series, height: int, values: pl.Series | None = None) -> pl.Series:

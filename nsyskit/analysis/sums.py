@@ -9,7 +9,7 @@ Sums cover the whole file unless a window is given; then whole rows that start i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +17,9 @@ import polars as pl
 
 from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
-from nsyskit.analysis.pairing import ROW, matches, op_calls
+from nsyskit.analysis.pairing import ROW, api_calls, matches, op_calls
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import ascends, constants_of, selected
+from nsyskit.frames import PIECE_ROWS, ascends, by_group, constants_of, narrowed
 from nsyskit.trace import Trace, Window
 
 DURATION_COLUMNS: Final = (
@@ -55,14 +55,14 @@ def api_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     """CUDA API calls by name, as nsys's ``cuda_api_sum``: backtrace duplicates counted, grouped by the name's id."""
     _require(trace, "cuda", "CUDA API calls", "--trace=cuda")
     calls = _within(trace.api_calls, window)
-    rows = _durations(calls, by="name_id")
+    rows = _durations(calls, by=["name_id"])
     return SumResult("api_sum", _finished(named(trace, rows, printed=printed_api_name)), window)
 
 
 def osrt_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     """OS runtime calls by name, all threads, as nsys's ``osrt_sum``. Sums over threads exceed the wall's time."""
     _require(trace, "osrt", "OS runtime calls", "--trace=osrt")
-    rows = _durations(_within(trace.os_calls, window), by="name_id")
+    rows = _durations(_within(trace.os_calls, window), by=["name_id"])
     return SumResult("osrt_sum", _finished(named(trace, rows)), window)
 
 
@@ -75,14 +75,14 @@ def kernel_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
     kernels = _within(trace.kernels, window)
     tail = pl.col("dur").quantile(0.99, interpolation="nearest").cast(pl.Int64).alias("p99_ns")
-    rows = _durations(kernels, by="name_id", more=[tail])
+    rows = _durations(kernels, by=["name_id"], more=[tail])
     return SumResult("kernel_sum", _finished(named(trace, rows), keep=("name_id", "p99_ns")), window)
 
 
 def mem_time_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     """Memory operations by canonical label, durations, as nsys's ``cuda_gpu_mem_time_sum``."""
     _require(trace, "cuda", "CUDA memory operations", "--trace=cuda")
-    rows = _durations(_memory_operations(trace, window), by="name")
+    rows = _durations(_memory_operations(trace, window), by=["name"])
     return SumResult("mem_time_sum", _finished(rows), window)
 
 
@@ -113,17 +113,14 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     any, the queue's columns are null (its spread 0.0). A window selects pairs whose call starts inside it.
     """
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
-    keys = ["pid", "tid", "device", "api_id", "kernel_id"]
-    pairs = _pairs(trace, window)
-    constants = constants_of([pairs.select(keys)])
-    varying = [key for key in keys if key not in constants] or keys  # one key is grouped by much faster than five
-    rows = pairs.group_by(varying).agg(
-        *(pl.col(key).first() for key in keys if key not in varying),
-        pl.col("total").sum().alias("sum_ns"),
+    pairs, chosen, keys = _pairs(trace, window)
+    rows = by_group(
+        (narrowed(piece.filter(chosen).select(**keys, **_PARTS)) for piece in _slices(pairs)), list(keys),
+        pl.col("total").cast(pl.Int64).sum().alias("sum_ns"),
         pl.len().cast(pl.Int64).alias("count"),
         pl.col("queue").count().cast(pl.Int64).alias("queue_count"),
         *(expression for name in _PARTS for expression in _statistics(pl.col(name), prefix=f"{name}_")),
-    )
+    )  # fmt: skip
     rows = named(trace, rows, column="api_id", name="api", printed=printed_api_name)
     rows = named(trace, rows, column="kernel_id", name="kernel")
     order = ["sum_ns", "pid", "tid", "device", "api", "kernel"]
@@ -134,17 +131,21 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     return SumResult("kern_exec_sum", rows, window)
 
 
-def _pairs(trace: Trace, window: Window | None) -> pl.DataFrame:
-    """Calls and kernels of one correlation id: ``pid tid device api_id kernel_id`` and ``_PARTS``."""
+def _pairs(trace: Trace, window: Window | None) -> tuple[pl.DataFrame, pl.Expr, dict[str, pl.Expr]]:
+    """Calls and kernels of one correlation id: a frame of what ``_PARTS`` asks, which rows of it are such, their keys.
+
+    Keys are ``pid tid device api_id kernel_id``.
+    """
     keys = {key: pl.col(key) for key in ("pid", "tid", "device", "api_id", "kernel_id")}
     if _one_call_an_id(trace):
-        ids = pl.lit(trace.kernels.select("name_id").collect()["name_id"])
-        names = {"call_start_ns": "api_start", "call_end_ns": "api_end", "call_name_id": "api_id"}
+        kernel_id = pl.lit(trace.kernels.select("name_id").collect()["name_id"]).gather("row")
+        api_id = pl.lit(api_calls(trace)["name_id"]).gather("call")
+        names = {"call_start_ns": "api_start", "call_end_ns": "api_end"}
         ops = op_calls(trace).rename({"start_ns": "kernel_start", "end_ns": "kernel_end"} | names)
         begun = pl.col("api_start").is_not_null()
         if window is not None:
             begun = pl.col("api_start").is_between(window.start_ns, window.end_ns, "left")
-        return selected(ops, (pl.col("kind") == "kernel") & begun, **keys | {"kernel_id": ids.gather("row")}, **_PARTS)
+        return ops, (pl.col("kind") == "kernel") & begun, keys | {"api_id": api_id, "kernel_id": kernel_id}
     calls = _within(trace.api_calls, window).select(
         "pid", "tid", "correlation_id", api_id="name_id", api_start="start_ns", api_end="end_ns"
     )
@@ -153,7 +154,7 @@ def _pairs(trace: Trace, window: Window | None) -> pl.DataFrame:
     )
     # in order, or the last digits of a spread would depend on which thread was first
     pairs = calls.join(kernels, on=["pid", "correlation_id"], how="inner", maintain_order="left_right")
-    return pairs.select(**keys, **_PARTS).collect()
+    return pairs.collect(), pl.lit(value=True), keys
 
 
 def _one_call_an_id(trace: Trace) -> bool:
@@ -185,24 +186,27 @@ def _memory_operations(trace: Trace, window: Window | None) -> pl.LazyFrame:
     return _within(pl.concat([copies.select(columns), sets.select(columns)]), window)
 
 
-def _durations(frame: pl.LazyFrame, *, by: str | list[str], more: Sequence[pl.Expr] = ()) -> pl.DataFrame:
-    return (
-        frame.with_columns(dur=_DUR)
-        .group_by(by)
-        .agg(
-            pl.col("dur").sum().alias("total_ns"),
-            pl.len().cast(pl.Int64).alias("count"),
-            *_statistics(pl.col("dur")),
-            *more,
-        )
-        .collect()
-    )
+def _durations(frame: pl.LazyFrame, *, by: Sequence[str], more: Sequence[pl.Expr] = ()) -> pl.DataFrame:
+    rows = frame.select(*by, "start_ns", "end_ns").collect()
+    return by_group(
+        (narrowed(piece.select(*by, dur=_DUR)) for piece in _slices(rows)), by,
+        pl.col("dur").cast(pl.Int64).sum().alias("total_ns"),
+        pl.len().cast(pl.Int64).alias("count"),
+        *_statistics(pl.col("dur")),
+        *more,
+    )  # fmt: skip
+
+
+def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Large enough that telling groups apart costs little beside the rows of each."""
+    return frame.iter_slices(2 * PIECE_ROWS) if frame.height else iter([frame])
 
 
 def _statistics(value: pl.Expr, *, prefix: str = "", suffix: str = "_ns") -> list[pl.Expr]:
     """avg, med, min, max, stddev of a column; null where it has no value, but a spread of 0.0 below two, as there."""
+    ends = {"min": value.min().cast(pl.Int64), "max": value.max().cast(pl.Int64)}
     spread = value.std(ddof=1).fill_null(0.0)
-    figures = {"avg": value.mean(), "med": value.median(), "min": value.min(), "max": value.max(), "stddev": spread}
+    figures = {"avg": value.mean(), "med": value.median(), **ends, "stddev": spread}
     return [figure.alias(f"{prefix}{name}{suffix}") for name, figure in figures.items()]
 
 

@@ -27,8 +27,9 @@ from nsyskit.analysis.pairing import (
 from nsyskit.analysis.threads import fed_busy, threads
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import kept, marked, selected
-from nsyskit.intervals import covered_ns
+from nsyskit.frames import PIECE_ROWS, kept, marked, selected
+from nsyskit.intervals import count_upto, covered_ns
+from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
 
 SYNC_CLASSES: Final = ("no_wait", "upload", "gpu_wait", "host_bound")
@@ -121,7 +122,10 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
     # one key is grouped by in half the time that two take: the id, and the class in the bits above it
     key = pl.col("class").to_physical().cast(pl.Int64) * (1 << 32) + pl.col("name_id")
     once = pl.col("name_id", "class").first()
-    rows = _calls(trace, window).group_by(key.alias("key")).agg(once, **counted)
+    calls = _calls(trace, window).select("start_ns", "end_ns", "name_id", "class")
+    pieces = [piece.group_by(key.alias("key")).agg(once, **counted) for piece in calls.iter_slices(PIECE_ROWS)]
+    rows = pl.concat(pieces or [calls.group_by(key.alias("key")).agg(once, **counted)])
+    rows = rows.group_by("key").agg(once, pl.col("calls", "total_ns").sum())
     rows = rows.with_columns(pl.col("class").cast(pl.String))
     named = rows.join(api_names(trace).select("name_id", name="base_name"), on="name_id", how="left")
     sums = named.group_by("name", "class").agg(pl.col("calls", "total_ns").sum())
@@ -189,7 +193,7 @@ def _awaited(trace: Trace, calls: pl.DataFrame) -> pl.DataFrame:
     """
     syncs = trace.syncs.select("pid", "correlation_id", "context", "stream").collect()
     copies = ops_of_kind(trace, "memcpy").filter(pl.col("call").is_not_null())
-    own = looked_up(copies["call"], pl.int_range(copies.height, dtype=ROW, eager=True), calls["call"])
+    own = looked_up(copies["call"], calls["call"])
     at = matches(syncs, calls)
     stream = pl.when(pl.col("stream") != WHOLE_CONTEXT).then("stream")
     awaited = syncs.select(pl.col("context").gather(at), stream.gather(at).alias("stream"))
@@ -254,14 +258,41 @@ def _place_by_place(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> l
     frames = []
     for place, waits in syncs.group_by(_PLACES):
         known = [pl.col(name) == value for name, value in zip(_PLACES, place, strict=True) if value is not None]
-        there = selected(ops, pl.all_horizontal(among, *known), "end_ns", at=_OVER)
-        if not there["at"].is_sorted():  # a stream's operations run in the order in which they were handed over
-            there = there.sort("at")
-        reach_ns = there["end_ns"] if there["end_ns"].is_sorted() else there["end_ns"].cum_max()
-        last = pl.Series(there["at"].search_sorted(waits["by"], side="right")).cast(pl.Int64) - 1
-        reach = reach_ns.gather(pl.select(pl.when(last >= 0).then(last)).to_series())
+        where = pl.all_horizontal(among, *known)
+        reach = _reach_in_order(ops, where, waits["by"])
+        reach = _reach(ops, where, waits["by"]) if reach is None else reach
         frames.append(waits.select("row", unfinished=(reach > waits["start_ns"]).fill_null(value=False)))
     return frames
+
+
+def _reach_in_order(ops: pl.DataFrame, where: pl.Expr, by: pl.Series) -> pl.Series | None:
+    """The last end of what was handed over by each instant, null where nothing was; None where that is in no order.
+
+    A stream's operations are listed in the order in which they were handed over: they are looked at a piece at a time.
+    """
+    if not by.is_sorted():
+        return None
+    found, asked, last, latest = [], 0, -LATEST_NS, None
+    for piece in ops.iter_slices(PIECE_ROWS):
+        there = piece.filter(where).select("end_ns", at=_OVER)
+        at = there["at"]
+        if at.is_empty():
+            continue
+        if at[0] < last or not at.is_sorted():
+            return None
+        reach = there["end_ns"].cum_max().clip(lower_bound=latest)
+        first, stop = int(by.search_sorted(at[0], "left")), int(by.search_sorted(at[-1], "left"))
+        found.append(pl.repeat(latest, first - asked, dtype=pl.Int64, eager=True))
+        found.append(reach.gather(count_upto(at, by.slice(first, stop - first)) - 1))
+        asked, last, latest = stop, at[-1], reach[-1]
+    return pl.concat([*found, pl.repeat(latest, len(by) - asked, dtype=pl.Int64, eager=True)])
+
+
+def _reach(ops: pl.DataFrame, where: pl.Expr, by: pl.Series) -> pl.Series:
+    """The same in any order."""
+    there = selected(ops, where, "end_ns", at=_OVER).sort("at")
+    last = count_upto(there["at"], by) - 1
+    return there["end_ns"].cum_max().gather(pl.select(pl.when(last >= 0).then(last)).to_series())
 
 
 def _all_places(syncs: pl.DataFrame, ops: pl.DataFrame, among: pl.Expr) -> list[pl.DataFrame]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, Final
@@ -20,6 +21,8 @@ from nsyskit.units import printable
 _LONGEST_LINE: Final = 900
 _SWITCH_S: Final = 0.0005
 """Python's own choice is ten times as long."""
+_MALLOPT: Final = {-1: 1 << 30, -3: 1 << 25}
+"""``mallopt`` of glibc: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD at its largest."""
 
 COMMANDS: Final[dict[str, str]] = {
     "analyze": "Numbers, verdict and report of one trace.",
@@ -89,14 +92,26 @@ def _speak_utf8() -> None:
         sys.stdout.reconfigure(encoding=encoding, errors="replace")
 
 
+def _keep_memory() -> None:
+    """A process that ends soon gains nothing by handing pages back, and touching others for the first time costs most.
+
+    What one thread has freed, small or large, is to serve the next: polars' allocator gets one arena for all, read when
+    polars is loaded, and numpy's trims nothing. Huge pages take a tenth off the system's time (``bench/README.md``).
+    """
+    os.environ.setdefault(
+        "_RJEM_MALLOC_CONF", "narenas:1,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:0,thp:always"
+    )
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # no glibc
+        allocator = ctypes.CDLL(None)
+        for parameter, value in _MALLOPT.items():
+            allocator.mallopt(parameter, value)
+
+
 def main() -> None:
     """Entry point of the console script."""
-    # Polars' allocator, read when polars is loaded. A process that ends soon gains nothing by handing pages back early,
-    # and what one thread has freed, small or large, is to serve the next: one arena for all. What lies idle for twenty
-    # seconds, of a trace that takes longer, is in pieces too small for what comes. Huge pages take a tenth off the
-    # system's time (ten million kernels: bench/README.md).
-    allocator = "narenas:1,oversize_threshold:0,dirty_decay_ms:20000,muzzy_decay_ms:0,thp:always"
-    os.environ.setdefault("_RJEM_MALLOC_CONF", allocator)
+    _keep_memory()
     # Threads that work on columns need the interpreter only for moments; one that computes in Python must not keep them
     # from it for long.
     sys.setswitchinterval(_SWITCH_S)

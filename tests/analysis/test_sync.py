@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_trace import WHOLE_CONTEXT, Row, api, awaited, kernel, memcpy, open_tiny, os_call
 
+from nsyskit.analysis import sync as module
 from nsyskit.analysis.sync import SyncResult, classified_syncs, sync
 from nsyskit.errors import MissingTableError
 from nsyskit.ingest import open_trace
@@ -167,3 +173,27 @@ def test_the_main_path_on_a_real_gpu(real):
     assert found.share_of_api < 0.001
     assert found.sync_copy_share == pytest.approx(0.975, abs=0.002)
     assert found.wait_share > 0.99
+
+
+SPAN = st.tuples(st.integers(0, 9), st.integers(0, 5), st.booleans())
+
+
+@given(st.lists(SPAN, max_size=10), st.lists(st.integers(-2, 16), max_size=6), st.sampled_from([2, 3, 99]))
+def test_what_was_handed_over_is_searched_a_piece_at_a_time(spans, instants, piece_rows):
+    """In order where the file lists it so; everything else is put in order first."""
+    rows = [(at, at + delay, at + 2 * delay, among) for at, delay, among in spans]
+    schema = {"start_ns": pl.Int64, "call_end_ns": pl.Int64, "end_ns": pl.Int64, "among": pl.Boolean}
+    by = pl.Series(instants, dtype=pl.Int64)
+
+    def expected(at: int) -> int | None:
+        return max((end for _, over, end, among in rows if among and over <= at), default=None)
+
+    for order in (rows, sorted(rows, key=lambda row: row[1])):
+        ops = pl.DataFrame(order, schema=schema, orient="row")
+        with mock.patch.object(module, "PIECE_ROWS", piece_rows):
+            for asked in (by, by.sort()):
+                wanted = [expected(at) for at in asked]
+                assert module._reach(ops, pl.col("among"), asked).to_list() == wanted
+                found = module._reach_in_order(ops, pl.col("among"), asked)
+                assert found is None or found.to_list() == wanted
+    assert found is not None
