@@ -82,7 +82,8 @@ def calls_of(trace: Trace, rows: pl.DataFrame) -> pl.Series:
 def matches(table: pl.DataFrame, rows: pl.DataFrame) -> pl.Series:
     """For each of ``rows`` the row of ``table`` with the same ``pid`` and ``correlation_id``, null where there is none.
 
-    The ids of one process are distinct among its calls; a damaged file may repeat one, then the first row counts.
+    The ids of one process are distinct among its calls; a damaged file may repeat one, then the first row counts. Rows
+    that name no process are of the only one that others name.
     """
     keys = table.select("pid", "correlation_id")
     known, pids = keys["correlation_id"].is_not_null(), distinct(rows.select("pid")).drop_nulls()["pid"].to_list()

@@ -236,10 +236,17 @@ def _read(path: Path, columns: Columns) -> pl.DataFrame | None:
     try:
         if path.stem[-8:] != f"{_crc(path):08x}":
             return None
-        frame = with_literals(pl.read_parquet(path, glob=False, hive_partitioning=False).rechunk())
+        rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        if dict(rows.collect_schema()) != columns:
+            return None
+        height = int(rows.select(pl.len()).collect().item())
+        if height <= _GROUP_ROWS:
+            return with_literals(rows.collect().rechunk())
+        from nsyskit.ingest.pieces import gathered
+
+        return gathered((rows.slice(first, _GROUP_ROWS).collect() for first in range(0, height, _GROUP_ROWS)), height)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
-    return frame if dict(frame.schema) == columns else None
 
 
 def _crc(path: Path) -> int:

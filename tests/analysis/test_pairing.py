@@ -32,7 +32,9 @@ def test_places_of_keys(keys, wanted, piece_rows):
 @given(ROWS, ROWS, st.sampled_from([2, 99]))
 def test_rows_of_one_process_and_id(table, rows, piece_rows):
     places = {key: at for key, at in first_places(table).items() if None not in key}
+    named = {pid for pid, _ in rows if pid is not None}
+    only = named.pop() if len(named) == 1 else None
     frames = [pl.DataFrame(each, schema=IDS, orient="row") for each in (table, rows)]
     with mock.patch.object(pairing, "PIECE_ROWS", piece_rows):
         found = matches(*frames)
-    assert found.to_list() == [places.get(row) for row in rows]
+    assert found.to_list() == [places.get((only if pid is None else pid, key)) for pid, key in rows]
