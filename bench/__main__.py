@@ -113,7 +113,7 @@ def in_turn(contenders: Sequence[Contender], rounds: int) -> list[list[Run]]:
 
 
 def timed(one: Contender) -> Run:
-    """A whole process whose output nobody reads, with its input in memory: how long ago that was read must not count."""
+    """A whole process whose output nobody reads; its input is in memory, so that it does not count who read it last."""
     for word in one.argv:
         _read(Path(word))
     began = time.perf_counter()
