@@ -74,6 +74,11 @@ def test_gathered_columns_of_one_number_take_no_memory_and_keep_their_height():
     assert gathered([*pieces, pieces[0] + 1], 3)["a"].to_list() == [7, 7, 7, 8, 8]
 
 
+def test_gathered_rows_may_be_far_fewer_than_announced():
+    pieces = [pl.DataFrame({"a": [at, -at]}) for at in range(300)]
+    assert gathered(pieces, 1 << 60).equals(pl.concat(pieces))
+
+
 def test_gathered_numbers_keep_their_width():
     pieces = [pl.DataFrame({"a": [at, -at]}, schema={"a": pl.Int16}) for at in range(3)]
     assert gathered(pieces, 6).equals(pl.DataFrame({"a": [0, 0, 1, -1, 2, -2]}, schema={"a": pl.Int16}))

@@ -7,13 +7,16 @@ the memory of the table twice, and memory that is touched for the first time cos
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from nsyskit.frames import constants_of
+
+_BELIEVED: Final = 64
+"""For so many times the rows that came room is made at once: a damaged file may announce any number of them."""
 
 
 def gathered(pieces: Iterable[pl.DataFrame], most: int) -> pl.DataFrame:
@@ -71,7 +74,7 @@ class _Column:
             return
         numbers, end = values.to_numpy(), self._height + len(values)
         if self._array is None or end > len(self._array):
-            array = np.empty(max(self._most, 2 * end), numbers.dtype)
+            array = np.empty(max(min(self._most, _BELIEVED * end), 2 * end), numbers.dtype)
             array[: self._height] = self.series().to_numpy()
             self._array = array
         self._array[self._height : end] = numbers
