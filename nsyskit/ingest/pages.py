@@ -153,7 +153,8 @@ def _decoded(buffer: _Bytes, pages: int, page_bytes: int, fields: Mapping[str, i
     if not len(cells):
         return pl.DataFrame(schema=dict.fromkeys(fields, pl.Int64))
     _, needed = _columns(_Rows(buffer, cells[:1], 1), page_bytes, fields)
-    columns, _ = _columns(_Rows(buffer, cells, min(needed, _MOST_BESIDE)), page_bytes, fields)
+    most = min(needed, _MOST_BESIDE, 2 * _PIECE_BYTES // len(cells) + 1)  # tiny rows may be very many
+    columns, _ = _columns(_Rows(buffer, cells, most), page_bytes, fields)
     return pl.DataFrame(height=len(cells)).with_columns(**{name: columns[name] for name in fields})
 
 
