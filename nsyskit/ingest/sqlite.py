@@ -150,7 +150,8 @@ class SqliteSource:
             low, high = (self._query(f"SELECT {end}(rowid) FROM {_quoted(table)}")[0][0] for end in ("min", "max"))
         except TraceFormatError:  # a table WITHOUT ROWID
             return []
-        if low is None or high is None or high - low < _RANGE_ROWS:
+        # ids further apart than the file has bytes are of few rows, and there would be no end of ranges
+        if low is None or high is None or not _RANGE_ROWS <= high - low <= self._bytes:
             return []
         pieces = max(min(os.cpu_count() or 1, 8), -(-(high - low + 1) // PIECE_ROWS))
         bounds = [low + (high - low + 1) * i // pieces for i in range(pieces + 1)]
