@@ -78,6 +78,11 @@ def groups(frame: pl.DataFrame, *keys: str) -> Iterator[tuple[tuple[object, ...]
     return iter(frame.group_by(keys, maintain_order=True))
 
 
+def slices(frame: pl.DataFrame, rows: int | None = None) -> Iterator[pl.DataFrame]:
+    """The frame in pieces of so many rows (``PIECE_ROWS``), of which there is one at least."""
+    return frame.iter_slices(rows or PIECE_ROWS) if frame.height else iter([frame])
+
+
 def by_group(pieces: Iterable[pl.DataFrame], keys: Sequence[str], *aggregates: pl.Expr) -> pl.DataFrame:
     """As ``group_by(keys).agg(aggregates)`` of all pieces together, of which there is one at least; in no order.
 
@@ -128,9 +133,8 @@ def selected(
     """
     looked_at = {name for expression in (where, *columns.values()) for name in expression.meta.root_names()}
     rows = frame.select(*{*names, *looked_at})
-    found = (piece.filter(where).select(*names, **columns) for piece in rows.iter_slices(PIECE_ROWS))
-    pieces = [narrowed(piece) if narrow else piece for piece in found] or [frame.clear().select(*names, **columns)]
-    return pl.concat(pieces, how="vertical_relaxed").rechunk()
+    found = (piece.filter(where).select(*names, **columns) for piece in slices(rows))
+    return pl.concat([narrowed(piece) if narrow else piece for piece in found], how="vertical_relaxed").rechunk()
 
 
 def marked(height: int, rows: pl.Series) -> pl.Series:

@@ -14,7 +14,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import strings_of
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import PIECE_ROWS
+from nsyskit.frames import slices
 from nsyskit.ggml.decode import parse_name
 from nsyskit.intervals import covered_ns
 from nsyskit.trace import Trace, Window
@@ -65,7 +65,7 @@ def gaps(trace: Trace, *, window: Window | None = None, top: int = 10) -> GapsRe
 def _gaps(trace: Trace, use: GpuUse, window: Window, top: int) -> DeviceGaps:
     idle = idle_of(trace, use, window)
     tops, counts = [], []
-    for piece in idle.iter_slices(PIECE_ROWS) if idle.height else [idle]:
+    for piece in slices(idle):
         timed = piece.with_columns(dur_ns=pl.col("end_ns") - pl.col("start_ns"))
         tops.append(_longest(timed, top))
         counts.append(timed.group_by(_LO.alias("lo_ns")).agg(**_COUNTED))

@@ -9,7 +9,7 @@ Sums cover the whole file unless a window is given; then whole rows that start i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ from nsyskit.analysis.memo import once_per_trace
 from nsyskit.analysis.names import named, printed_api_name
 from nsyskit.analysis.pairing import ROW, api_calls, matches, op_calls
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import PIECE_ROWS, ascends, by_group, constants_of, narrowed
+from nsyskit.frames import PIECE_ROWS, ascends, by_group, constants_of, narrowed, slices
 from nsyskit.trace import Trace, Window
 
 DURATION_COLUMNS: Final = (
@@ -29,6 +29,8 @@ SIZE_COLUMNS: Final = (
     "name", "total_bytes", "count", "avg_bytes", "med_bytes", "min_bytes", "max_bytes", "stddev_bytes",
 )  # fmt: skip
 EXEC_STATISTICS: Final = ("avg", "med", "min", "max", "stddev")
+_SLICE_ROWS: Final = 2 * PIECE_ROWS
+"""Large enough that telling groups apart costs little beside the rows of each."""
 _DUR = pl.col("end_ns") - pl.col("start_ns")
 
 
@@ -115,7 +117,7 @@ def kern_exec_sum(trace: Trace, *, window: Window | None = None) -> SumResult:
     _require(trace, "cuda", "CUDA kernels", "--trace=cuda")
     pairs, chosen, keys = _pairs(trace, window)
     rows = by_group(
-        (narrowed(piece.filter(chosen).select(**keys, **_PARTS)) for piece in _slices(pairs)), list(keys),
+        (narrowed(piece.filter(chosen).select(**keys, **_PARTS)) for piece in slices(pairs, _SLICE_ROWS)), list(keys),
         pl.col("total").cast(pl.Int64).sum().alias("sum_ns"),
         pl.len().cast(pl.Int64).alias("count"),
         pl.col("queue").count().cast(pl.Int64).alias("queue_count"),
@@ -189,17 +191,12 @@ def _memory_operations(trace: Trace, window: Window | None) -> pl.LazyFrame:
 def _durations(frame: pl.LazyFrame, *, by: Sequence[str], more: Sequence[pl.Expr] = ()) -> pl.DataFrame:
     rows = frame.select(*by, "start_ns", "end_ns").collect()
     return by_group(
-        (narrowed(piece.select(*by, dur=_DUR)) for piece in _slices(rows)), by,
+        (narrowed(piece.select(*by, dur=_DUR)) for piece in slices(rows, _SLICE_ROWS)), by,
         pl.col("dur").cast(pl.Int64).sum().alias("total_ns"),
         pl.len().cast(pl.Int64).alias("count"),
         *_statistics(pl.col("dur")),
         *more,
     )  # fmt: skip
-
-
-def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Large enough that telling groups apart costs little beside the rows of each."""
-    return frame.iter_slices(2 * PIECE_ROWS) if frame.height else iter([frame])
 
 
 def _statistics(value: pl.Expr, *, prefix: str = "", suffix: str = "_ns") -> list[pl.Expr]:

@@ -27,7 +27,7 @@ from nsyskit.analysis.pairing import (
 from nsyskit.analysis.threads import fed_busy, threads
 from nsyskit.analysis.windows import default_window
 from nsyskit.errors import MissingTableError
-from nsyskit.frames import PIECE_ROWS, kept, marked, selected
+from nsyskit.frames import PIECE_ROWS, kept, marked, selected, slices
 from nsyskit.intervals import count_upto, covered_ns
 from nsyskit.schema import LATEST_NS
 from nsyskit.trace import Trace, Window
@@ -123,9 +123,8 @@ def _by_api(trace: Trace, window: Window | None) -> pl.DataFrame:
     key = pl.col("class").to_physical().cast(pl.Int64) * (1 << 32) + pl.col("name_id")
     once = pl.col("name_id", "class").first()
     calls = _calls(trace, window).select("start_ns", "end_ns", "name_id", "class")
-    pieces = [piece.group_by(key.alias("key")).agg(once, **counted) for piece in calls.iter_slices(PIECE_ROWS)]
-    rows = pl.concat(pieces or [calls.group_by(key.alias("key")).agg(once, **counted)])
-    rows = rows.group_by("key").agg(once, pl.col("calls", "total_ns").sum())
+    pieces = [piece.group_by(key.alias("key")).agg(once, **counted) for piece in slices(calls)]
+    rows = pl.concat(pieces).group_by("key").agg(once, pl.col("calls", "total_ns").sum())
     rows = rows.with_columns(pl.col("class").cast(pl.String))
     named = rows.join(api_names(trace).select("name_id", name="base_name"), on="name_id", how="left")
     sums = named.group_by("name", "class").agg(pl.col("calls", "total_ns").sum())

@@ -23,7 +23,7 @@ def gathered(pieces: Iterable[pl.DataFrame], most: int) -> pl.DataFrame:
     """The rows of all pieces, of which there is one at least, in order, as one frame of one chunk a column.
 
     A column of whole numbers that says the same in every row is held as that one value. ``most`` is how many rows are
-    expected: those that do not come take no memory, for more there will be room.
+    expected: room for those that do not come is never touched, for more there will be some.
     """
     columns: dict[str, _Column] = {}
     for piece in pieces:
